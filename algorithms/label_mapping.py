@@ -1,0 +1,110 @@
+"""Label mappings: which source label stands for which target label (ILM-VP, CVPR 2023, Section 4).
+
+A mapping is a tensor (T,) int64: entry t is the source label of target t. All of them are functions of one matrix of
+counts (S,T): how many training images of target t the network takes for source s.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def count_predictions(
+    source_logits: Callable[[Tensor], Tensor], loader: Iterable[tuple[Tensor, Tensor]], num_source: int, num_target: int
+) -> Tensor:
+    """Counts arg-max source predictions of each target's images; no logits are kept.
+
+    Args:
+        source_logits: images (B,3,h,w) -> (B,S).
+        loader: batches of images and target labels (B,) int64.
+
+    Returns:
+        (S,T) int64 on the CPU.
+    """
+    counter = PredictionCounter(num_source, num_target)
+    for images, labels in loader:
+        counter.add(source_logits(images), labels)
+    return counter.counts
+
+
+class PredictionCounter:
+    """The (S,T) count matrix, filled batch by batch.
+
+    As a forward hook on a network (`watch`) it sees the source logits of passes that are made anyway; the loop then
+    calls it with the batch's labels.
+    """
+
+    def __init__(self, num_source: int, num_target: int):
+        self._counts = torch.zeros(num_source, num_target, dtype=torch.int64)
+        self._latest: Tensor | None = None
+
+    @property
+    def counts(self) -> Tensor:
+        return self._counts.cpu()
+
+    def add(self, source_logits: Tensor, labels: Tensor) -> None:
+        self._counts = self._counts.to(labels.device)
+        one = torch.ones((), dtype=torch.int64, device=labels.device)
+        self._counts.index_put_((source_logits.argmax(1), labels), one, accumulate=True)
+
+    def watch(self, network: nn.Module) -> "PredictionCounter":
+        """Keeps the latest source logits of `network` until the loop gives their labels."""
+        network.register_forward_hook(lambda _module, _inputs, logits: setattr(self, "_latest", logits.detach()))
+        return self
+
+    def __call__(self, labels: Tensor) -> None:
+        self.add(self._latest, labels)
+
+    def reset(self) -> None:
+        self._counts.zero_()
+
+
+def frequency_label_mapping(counts: Tensor) -> Tensor:
+    """The one-to-one map that follows the counts greedily (FLM, Chen et al. 2023; made again every epoch it is ILM).
+
+    The largest count of the matrix fixes its (source, target) pair, both are struck out, and so on until every target
+    has a source of its own. Ties go to the smallest source label, then to the smallest target label; targets without
+    a count left therefore take the smallest unused sources in order.
+
+    Args:
+        counts: (S,T) int64, S >= T.
+
+    Returns:
+        (T,) int64, no value twice.
+    """
+    num_source, num_target = counts.shape
+    if num_source < num_target:
+        raise ValueError(f"{num_target} target labels cannot have a source label each out of {num_source}")
+    # Only counts above zero can be ordered by size; nonzero() yields them by (source, target), a stable sort keeps that
+    # order among equals. So this is the repeated arg-max, at the cost of one sort of at most N entries for N images.
+    pairs = counts.nonzero()
+    order = torch.argsort(counts[pairs[:, 0], pairs[:, 1]], descending=True, stable=True)
+    mapping = [-1] * num_target
+    used = set()
+    for source, target in pairs[order].tolist():
+        if mapping[target] < 0 and source not in used:
+            mapping[target] = source
+            used.add(source)
+    unused = (source for source in range(num_source) if source not in used)
+    return torch.tensor([next(unused) if source < 0 else source for source in mapping])
+
+
+def random_label_mapping(num_source: int, num_target: int, generator: torch.Generator) -> Tensor:
+    """A one-to-one map drawn at random (RLM): (T,) int64 in [0,S), no value twice; S >= T."""
+    if num_source < num_target:
+        raise ValueError(f"{num_target} target labels cannot have a source label each out of {num_source}")
+    return torch.randperm(num_source, generator=generator)[:num_target]
+
+
+def targets_without_predictions(counts: Tensor, mapping: Tensor) -> int:
+    """How many targets hold a source label that not one of their images was predicted as: an arbitrary choice.
+
+    When the network's predictions collapse to few source labels this number grows, and the map says nothing.
+
+    Args:
+        counts: (S,T) int64, what the mapping was made from.
+        mapping: (T,) int64.
+    """
+    return int((counts[mapping, torch.arange(len(mapping))] == 0).sum())

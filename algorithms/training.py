@@ -1,0 +1,148 @@
+"""The training loop: the only one. It knows images, labels, a model that gives target logits, and an optimizer."""
+
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+class NonFiniteLoss(Exception):
+    """The training loss became infinite or not a number."""
+
+
+class _Meter:
+    """Sums of loss and correct predictions, kept on the device so that a step never waits for them."""
+
+    def __init__(self):
+        self.images, self.loss, self.correct = 0, 0.0, 0
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self.images += len(labels)
+        self.loss = self.loss + loss.detach() * len(labels)
+        self.correct = self.correct + (logits.detach().argmax(1) == labels).sum()
+
+    def summary(self) -> dict[str, float]:
+        images = max(self.images, 1)
+        return {"loss": float(self.loss) / images, "acc": float(self.correct) / images}
+
+
+def progress(batches: Iterable, description: str) -> tqdm:
+    """A progress bar over batches; it goes when it is full, the epoch's line stays."""
+    return tqdm(batches, desc=description, leave=False, dynamic_ncols=True, mininterval=0.3, unit="batch")
+
+
+def train_one_epoch(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    *,
+    observe: Callable[[Tensor], None] | None = None,
+    description: str = "training",
+) -> dict[str, float]:
+    """One pass of cross-entropy training.
+
+    Args:
+        model: images (B,3,h,w) in [0,1] -> target logits (B,T).
+        loader: batches of images and labels (B,) int64, on the model's device.
+        observe: called with each batch's labels after its forward pass.
+
+    Returns:
+        `loss` (mean over images) and `acc` (fraction in [0,1]) as they were while the model trained.
+
+    Raises:
+        NonFiniteLoss: seen when the bar refreshes, at the latest after the last batch.
+    """
+    model.train()
+    meter = _Meter()
+    shown = time.monotonic()
+    with progress(loader, description) as bar:
+        for images, labels in bar:
+            logits = model(images)
+            loss = F.cross_entropy(logits, labels)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            meter.add(loss, logits, labels)
+            if observe:
+                observe(labels)
+            if time.monotonic() - shown > 0.5:  # reading the sums waits for the device, so not at every step
+                shown = time.monotonic()
+                _check_finite(meter)
+                bar.set_postfix(meter.summary(), refresh=False)
+    _check_finite(meter)
+    return meter.summary()
+
+
+def _check_finite(meter: _Meter) -> None:
+    if not torch.isfinite(torch.as_tensor(meter.loss)):
+        raise NonFiniteLoss(f"the training loss is {float(meter.loss)} after {meter.images} images of this epoch")
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    *,
+    observe: Callable[[Tensor], None] | None = None,
+    description: str = "evaluation",
+) -> dict[str, float]:
+    """Mean cross-entropy `loss` and accuracy `acc` in [0,1] of the model in eval mode; arguments as in training."""
+    model.eval()
+    meter = _Meter()
+    for images, labels in progress(loader, description):
+        logits = model(images)
+        meter.add(F.cross_entropy(logits, labels), logits, labels)
+        if observe:
+            observe(labels)
+    return meter.summary()
+
+
+def fit(
+    model: nn.Module,
+    loaders,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    *,
+    epochs: int,
+    seed: int,
+    scaler: torch.amp.GradScaler,
+    start_epoch: int = 0,
+    on_epoch_start: Callable[[int], dict | None] = lambda epoch: None,
+    on_epoch_end: Callable[[int, dict], None] = lambda epoch, record: None,
+    observe_test: Callable[[Tensor], None] | None = None,
+) -> None:
+    """Trains for the epochs from `start_epoch`, counted from 0, to `epochs`; evaluates after each.
+
+    Every epoch begins with a seed made of `seed` and its number, so that a run continued at epoch k draws the same
+    orders, crops and dropouts as one that never stopped.
+
+    Args:
+        loaders: has `train`, `val` (or None) and `test`, each a loader of (images, labels).
+        scheduler: stepped once an epoch.
+        on_epoch_start: called with the epoch before it trains; what it returns goes into the epoch's record.
+        on_epoch_end: called with the epoch and its record: train_, val_, test_ + loss and acc, lr, seconds, and
+            images_per_second (of training alone).
+        observe_test: see `evaluate`'s observe, for the test split.
+    """
+    for epoch in range(start_epoch, epochs):
+        label = f"epoch {epoch + 1}/{epochs}"
+        begin = time.perf_counter()
+        record = dict(on_epoch_start(epoch) or {})
+        torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
+        record["lr"] = optimizer.param_groups[0]["lr"]
+        train_begin = time.perf_counter()
+        results = {"train": train_one_epoch(model, loaders.train, optimizer, scaler, description=f"{label} training")}
+        record["images_per_second"] = len(loaders.train.labels) / (time.perf_counter() - train_begin)
+        scheduler.step()
+        if loaders.val is not None:
+            results["val"] = evaluate(model, loaders.val, description=f"{label} validation")
+        results["test"] = evaluate(model, loaders.test, observe=observe_test, description=f"{label} test")
+        for split, metrics in results.items():
+            record |= {f"{split}_{name}": value for name, value in metrics.items()}
+        record["seconds"] = time.perf_counter() - begin
+        on_epoch_end(epoch, record)

@@ -1,0 +1,70 @@
+"""ABIDE: resting-state fMRI correlations as images, two classes."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from data.splits import ImageArrays, Splits, whole
+from errors import UserError
+
+SIDE = 200
+
+
+def lower_triangle() -> Tensor:
+    """(200,200), 1 on the diagonal and below: where an ABIDE image is empty and the prompt may learn too."""
+    return torch.tril(torch.ones(SIDE, SIDE))
+
+
+@dataclass(frozen=True)
+class Abide:
+    """`data_path/abide` with the two files that the acerta-abide scripts write and use.
+
+    Each patient's 19,900 correlations are min-max normalised to [0,1] and laid row by row into the strict upper
+    triangle of a 200 x 200 image. 10 % of the patients, stratified, are the test split (seed 1).
+    """
+
+    values: str = "abide.hdf5"
+    table: str = "Phenotypic_V1_0b_preprocessed1.csv"
+
+    def read(self, data_path: Path, name: str) -> Splits:
+        home = data_path / name
+        for file in (home / self.values, home / self.table):
+            if not file.is_file():
+                raise UserError(
+                    f"--dataset {name}: {self.values} and {self.table} are read from {home}.",
+                    f"There is no {file}.",
+                    f"Type: python tools/prepare_data.py {name}   (it says where they come from)",
+                )
+        try:
+            images, labels = self._patients(home)
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(
+                f"--dataset {name}: {self.values} holds patients/FILE_ID/cc200, a vector of {SIDE * (SIDE - 1) // 2}"
+                f" values each, and {self.table} the columns FILE_ID and DX_GROUP.",
+                f"{home}: {error}",
+                "Make the files again with the acerta-abide scripts.",
+            ) from None
+        train, test = train_test_split(np.arange(len(labels)), test_size=0.1, random_state=1, stratify=labels)
+        everyone = whole(ImageArrays(images), labels)
+        return Splits(name, ("non ASD", "ASD"), everyone.take(train), None, everyone.take(test))
+
+    def _patients(self, home: Path) -> tuple[np.ndarray, list[int]]:
+        """(N,200,200) float32 in [0,1] and N labels, patients in the order of their FILE_ID."""
+        with (home / self.table).open(newline="", encoding="utf-8") as table:
+            diagnosis = {row["FILE_ID"]: 2 - int(row["DX_GROUP"]) for row in csv.DictReader(table)}
+        upper = np.triu_indices(SIDE, k=1)
+        with h5py.File(home / self.values, "r") as file:
+            patients = [patient for patient in sorted(file["patients"]) if "cc200" in file["patients"][patient]]
+            images = np.zeros((len(patients), SIDE, SIDE), np.float32)
+            for image, patient in zip(images, patients, strict=True):
+                vector = np.asarray(file["patients"][patient]["cc200"], np.float32)
+                if vector.shape != upper[0].shape:
+                    raise ValueError(f"the vector of {patient} has the shape {vector.shape}")
+                image[upper] = (vector - vector.min()) / max(vector.max() - vector.min(), 1e-12)
+        return images, [diagnosis[patient] for patient in patients]

@@ -1,0 +1,248 @@
+"""The data sets: one table, which the flags, the README, tools/prepare_data.py and the tests read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+from torchvision import datasets
+
+import cfg
+from data.abide import Abide, lower_triangle
+from data.coop import CoOp
+from data.folder import Folder
+from data.packaged import Digits, Pictures
+from data.splits import Splits
+from data.torchvision_sets import Torchvision, read_cifar, read_gtsrb, read_svhn
+from errors import unknown_name
+
+
+class Layout(Protocol):
+    """How a data set lies on disk."""
+
+    def read(self, data_path: Path, name: str) -> Splits:
+        """Lists the data set's images and labels; decodes none. Raises UserError where they are not as expected."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that tools/prepare_data.py fetches.
+
+    Args:
+        url: where from. A `drive:ID` is a file of Google Drive.
+        path: where to, below data_path.
+        md5: its checksum, where one is published.
+        extract_to: the folder below data_path that an archive is unpacked in; None for a file used as it is.
+    """
+
+    url: str
+    path: str
+    md5: str | None = None
+    extract_to: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set.
+
+    Args:
+        name: what --dataset calls it.
+        layout: how it is read.
+        image_size: side in pixels at which ILM-VP places its images on the canvas.
+        batch_size: the one of the original ILM-VP experiments.
+        num_classes, counts: T, and the images of train, val and test, as published; what preparation verifies.
+        inner_mask: gives the (h,w) mask of where the prompt learns inside the image, where it does.
+        downloads: what can be fetched, in order.
+        by_hand: what cannot, in words: which file to put where.
+    """
+
+    name: str
+    layout: Layout
+    image_size: int = 128
+    batch_size: int = 128
+    num_classes: int = 0
+    counts: tuple[int, ...] = ()
+    inner_mask: Callable[[], Tensor] | None = None
+    downloads: tuple[Download, ...] = field(default=(), repr=False)
+    by_hand: str = field(default="", repr=False)
+
+    def read(
+        self,
+        *,
+        shots: int | None = None,
+        train_fraction: float | None = None,
+        val_fraction: float | None = None,
+        seed: int = 0,
+    ) -> Splits:
+        """The splits below cfg.data_path; see `Splits` for what the arguments do. `seed` draws the chosen images."""
+        splits = self.layout.read(cfg.data_path, self.name)
+        names = tuple(refined(class_name) for class_name in splits.class_names)
+        splits = replace(splits, class_names=names).with_validation(val_fraction or 0, seed)
+        return splits.with_less_training(shots, train_fraction, seed)
+
+
+def refined(class_name: str) -> str:
+    """A class name as text: lower case, `_` and `-` become spaces."""
+    return class_name.lower().replace("_", " ").replace("-", " ")
+
+
+def find_dataset(name: str) -> Dataset:
+    """The table's row for `name`, or a row for the folder `name` in cfg.data_path.
+
+    Raises:
+        UserError: neither is there.
+    """
+    row = next((row for row in DATASETS if row.name == name), None)
+    if row is None and name not in ("", ".", "..") and (cfg.data_path / name).is_dir():
+        row = Dataset(name, Folder())
+    if row is None:
+        hint = f"(A folder of your own is read from {cfg.data_path / name}.)"
+        raise unknown_name("--dataset", name, [row.name for row in DATASETS], hint)
+    return row
+
+
+def _archive(url: str, home: str, md5: str | None = None, extract_to: str | None = None, file: str = "") -> Download:
+    """An archive that is kept in the folder `home` and unpacked there, or in `extract_to`."""
+    file = file or url.rsplit("/", 1)[-1]
+    return Download(url, f"{home}/{file}", md5, home if extract_to is None else extract_to)
+
+
+def _coop(name: str, layout: CoOp, drive_id: str, *archives: Download, **row) -> Dataset:
+    """A row of CoOp's: its split file is `drive_id` on Google Drive, its images are `archives`."""
+    split_file = Download(f"drive:{drive_id}", f"{layout.folder}/{layout.split_file}")
+    return Dataset(name, layout, downloads=(split_file, *archives), **row)
+
+
+_CIFAR10, _CIFAR100 = datasets.CIFAR10, datasets.CIFAR100
+_SVHN = datasets.SVHN.split_list
+_GTSRB = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
+_VGG = "https://www.robots.ox.ac.uk/~vgg/data"
+_CARS = "http://ai.stanford.edu/~jkrause/car196"
+
+DATASETS: tuple[Dataset, ...] = (
+    Dataset(
+        "cifar10",
+        Torchvision(read_cifar(_CIFAR10)),
+        image_size=32,
+        num_classes=10,
+        counts=(50000, 0, 10000),
+        downloads=(_archive(_CIFAR10.url, "cifar10", _CIFAR10.tgz_md5),),
+    ),
+    Dataset(
+        "cifar100",
+        Torchvision(read_cifar(_CIFAR100)),
+        image_size=32,
+        num_classes=100,
+        counts=(50000, 0, 10000),
+        downloads=(_archive(_CIFAR100.url, "cifar100", _CIFAR100.tgz_md5),),
+    ),
+    Dataset(
+        "svhn",
+        Torchvision(read_svhn),
+        image_size=32,
+        num_classes=10,
+        counts=(73257, 0, 26032),
+        downloads=tuple(Download(url, f"svhn/{file}", md5) for url, file, md5 in (_SVHN["train"], _SVHN["test"])),
+    ),
+    Dataset(
+        "gtsrb",
+        Torchvision(read_gtsrb),
+        image_size=32,
+        num_classes=43,
+        counts=(26640, 0, 12630),
+        downloads=(
+            _archive(f"{_GTSRB}/GTSRB-Training_fixed.zip", "gtsrb/gtsrb", "513f3c79a4c5141765e10e952eaa2478"),
+            _archive(f"{_GTSRB}/GTSRB_Final_Test_Images.zip", "gtsrb/gtsrb", "c7e4e6327067d32654124b0fe9e82185"),
+            _archive(f"{_GTSRB}/GTSRB_Final_Test_GT.zip", "gtsrb/gtsrb", "fe31e9c9270bbcd7b84b7f21a9d9d9e5"),
+        ),
+    ),
+    Dataset(
+        "abide",
+        Abide(),
+        image_size=200,
+        batch_size=64,
+        num_classes=2,
+        inner_mask=lower_triangle,
+        by_hand="Run the scripts of the project acerta-abide (download_abide.py, prepare_data.py) and put their"
+        " data/abide.hdf5 and data/phenotypes/Phenotypic_V1_0b_preprocessed1.csv into {data_path}/abide/.",
+    ),
+    _coop(
+        "dtd",
+        CoOp("dtd", "images", "split_zhou_DescribableTextures.json", "dtd/dtd/images"),
+        "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x",
+        _archive(f"{_VGG}/dtd/download/dtd-r1.0.1.tar.gz", "dtd", "fff73e5086ae6bdbea199a49dfb8a4c1", extract_to=""),
+        batch_size=64,
+        num_classes=47,
+        counts=(2820, 1128, 1692),
+    ),
+    _coop(
+        "flowers102",
+        CoOp("oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json", "flowers-102/jpg"),
+        "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT",
+        _archive(f"{_VGG}/flowers/102/102flowers.tgz", "oxford_flowers", "52808999861908f626f3c1f4e79d11fa"),
+        num_classes=102,
+        counts=(4093, 1633, 2463),
+    ),
+    _coop(
+        "ucf101",
+        CoOp("ucf101", "UCF-101-midframes", "split_zhou_UCF101.json"),
+        "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y",
+        _archive("drive:10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O", "ucf101", file="UCF-101-midframes.zip"),
+        num_classes=101,
+        counts=(7639, 1898, 3783),
+    ),
+    _coop(
+        "food101",
+        CoOp("food-101", "images", "split_zhou_Food101.json"),
+        "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl",
+        _archive(
+            "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
+            "food-101",
+            "85eeb15f3717b99a5da872d97d918f87",
+            extract_to="",
+        ),
+        num_classes=101,
+        counts=(50500, 20200, 30300),
+    ),
+    _coop(
+        "eurosat",
+        CoOp("eurosat", "2750", "split_zhou_EuroSAT.json"),
+        "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o",
+        _archive("http://madm.dfki.de/files/sentinel/EuroSAT.zip", "eurosat", "c8fa014336c82ac7804f0398fcb19387"),
+        num_classes=10,
+        counts=(13500, 5400, 8100),
+    ),
+    _coop(
+        "oxfordpets",
+        CoOp("oxford_pets", "images", "split_zhou_OxfordPets.json", "oxford-iiit-pet/images"),
+        "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs",
+        _archive(f"{_VGG}/pets/data/images.tar.gz", "oxford_pets", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+        batch_size=64,
+        num_classes=37,
+        counts=(2944, 736, 3669),
+    ),
+    _coop(
+        "stanfordcars",
+        CoOp("stanford_cars", "", "split_zhou_StanfordCars.json"),
+        "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT",
+        _archive(f"{_CARS}/cars_train.tgz", "stanford_cars"),
+        _archive(f"{_CARS}/cars_test.tgz", "stanford_cars"),
+        num_classes=196,
+        counts=(6509, 1635, 8041),
+        by_hand="The images' server is often down. If you have them elsewhere, put them into"
+        " {data_path}/stanford_cars/cars_train/ and {data_path}/stanford_cars/cars_test/.",
+    ),
+    _coop(
+        "sun397",
+        CoOp("sun397", "SUN397", "split_zhou_SUN397.json", "SUN397"),
+        "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq",
+        _archive(
+            "http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz", "sun397", "8ca2778205c41d23104230ba66911c7a"
+        ),
+        num_classes=397,
+        counts=(15880, 3970, 19850),
+    ),
+    Dataset("pictures", Pictures(), batch_size=32, num_classes=14, counts=(420, 140, 280)),
+    Dataset("digits", Digits(), image_size=32, batch_size=64, num_classes=10, counts=(1078, 359, 360)),
+)

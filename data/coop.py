@@ -1,0 +1,127 @@
+"""Data sets whose splits CoOp publishes as one JSON file, in the three layouts in which they are found."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.lmdb_images import LmdbImages
+from data.splits import ImageFiles, Splits, whole
+from errors import UserError
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class CoOp:
+    """A split file and images below data_path.
+
+    Read from CoOp's own layout (`folder`/`split_file` and `folder`/`images`), from the original ILM-VP repository's
+    (NAME/split.json and NAME/train.lmdb, val.lmdb, test.lmdb), or from NAME/split.json and NAME/images.
+
+    Args:
+        folder: CoOp's name of the data set's folder.
+        images: where the split's paths start, in `folder`.
+        split_file: CoOp's name of the split file.
+        torchvision_images: where torchvision's own download puts the same images, in data_path or data_path/NAME.
+    """
+
+    folder: str
+    images: str
+    split_file: str
+    torchvision_images: str | None = None
+
+    def read(self, data_path: Path, name: str) -> Splits:
+        homes = list(dict.fromkeys([data_path / self.folder, data_path / name]))
+        candidates = [home / file for home in homes for file in (self.split_file, "split.json")]
+        split_file = next((file for file in candidates if file.is_file()), None)
+        if split_file is None:
+            raise UserError(
+                f"--dataset {name}: its split file and images are read from data_path ({data_path}).",
+                f"There is none of {', '.join(str(file.relative_to(data_path)) for file in candidates)}."
+                + ("" if data_path.is_dir() else " data_path itself is not there."),
+                f"Type: python tools/prepare_data.py {name}   (or set VP_DATA_PATH, or data_path in cfg.py)",
+            )
+        roots = [home / folder for home in homes for folder in (self.images, "images")]
+        if self.torchvision_images:
+            roots += [data_path / self.torchvision_images, data_path / name / self.torchvision_images]
+        return read_split_file(split_file, roots, name)
+
+
+def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str) -> Splits:
+    """A split file with its images: LMDBs beside it, or files below the image root that has most of them.
+
+    Raises:
+        UserError: the split file is malformed, or none of its images is there.
+    """
+    entries, class_names = load_split_json(split_file)
+    if (split_file.parent / "train.lmdb").is_file():
+        sources = {part: LmdbImages(split_file.parent / f"{part}.lmdb") for part in PARTS if entries[part]}
+        splits = {part: whole(source, source.labels) for part, source in sources.items()}
+    else:
+        root = _image_root(image_roots, [path for part in PARTS for path, _ in entries[part]], name)
+        splits = {
+            part: whole(ImageFiles(root, [path for path, _ in entries[part]]), [label for _, label in entries[part]])
+            for part in PARTS
+            if entries[part]
+        }
+    for part in ("train", "test"):
+        if part not in splits:
+            raise _malformed(split_file, f'its "{part}" list is missing or empty')
+    return Splits(name, class_names, splits["train"], splits.get("val"), splits["test"])
+
+
+def load_split_json(split_file: Path) -> tuple[dict[str, list[tuple[str, int]]], tuple[str, ...]]:
+    """Reads {"train": [[relative path, label, class name], ...], "val": [...], "test": [...]}.
+
+    Returns:
+        (path, label) lists by part, and the class names by label.
+
+    Raises:
+        UserError: no such structure, labels with gaps, or two names for one label.
+    """
+    try:
+        content = json.loads(split_file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _malformed(split_file, f"it is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise _malformed(split_file, f"it holds a {type(content).__name__}")
+    names: dict[int, str] = {}
+    entries: dict[str, list[tuple[str, int]]] = {}
+    for part in PARTS:
+        rows = content.get(part) or []
+        if not isinstance(rows, list):
+            raise _malformed(split_file, f'its "{part}" is no list')
+        for number, row in enumerate(rows):
+            if not isinstance(row, list) or [type(value) for value in row] != [str, int, str]:
+                raise _malformed(split_file, f'entry {number} of its "{part}" is {json.dumps(row)[:100]}')
+            if names.setdefault(row[1], row[2]) != row[2]:
+                raise _malformed(split_file, f"label {row[1]} is called both {names[row[1]]} and {row[2]}")
+        entries[part] = [(path, label) for path, label, _ in rows]
+    gaps = sorted(set(range(max(names, default=-1) + 1 if len(names) < 10**6 else 0)) - set(names))
+    if gaps or min(names, default=0) < 0:
+        raise _malformed(split_file, f"its labels have gaps: {len(names)} of them, from {min(names)} to {max(names)}")
+    return entries, tuple(names[label] for label in sorted(names))
+
+
+def _malformed(split_file: Path, found: str) -> UserError:
+    return UserError(
+        f'{split_file}: expected {{"train": [[path, label, class name], ...], "val": [...], "test": [...]}}'
+        " with labels from 0 without gaps.",
+        f"Found: {found}.",
+        "Mend the file, or fetch it again with tools/prepare_data.py.",
+    )
+
+
+def _image_root(roots: Sequence[Path], paths: list[str], name: str) -> Path:
+    """The folder that has most of the split's images, judged by some of them from all over the list."""
+    some = paths[:: max(1, len(paths) // 50)]
+    found = {root: sum((root / path).is_file() for path in some) for root in dict.fromkeys(roots)}
+    best = max(found, key=found.get)
+    if not found[best]:
+        raise UserError(
+            f"--dataset {name}: images such as {some[0] if some else '(none)'} are named by its split file.",
+            f"They are in none of {', '.join(map(str, found))}.",
+            f"Type: python tools/prepare_data.py {name}   (or copy the images into one of these folders)",
+        )
+    return best

@@ -1,0 +1,56 @@
+"""Any folder of the user's own: a split file with images, or train/ [val/] test/ with a folder a class."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from data.coop import PARTS, read_split_file
+from data.splits import ImageFiles, Split, Splits, whole
+from errors import UserError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """`data_path/NAME` with `split.json` (or `split_*.json`) and its images, or with folders of class folders.
+
+    Class folders are sorted by name; labels are their positions. Files that do not end like an image are passed over.
+    """
+
+    def read(self, data_path: Path, name: str) -> Splits:
+        home = data_path / name
+        split_files = sorted(home.glob("split*.json"))
+        if len(split_files) > 1:
+            raise UserError(
+                f"--dataset {name}: one split file is expected in {home}.",
+                f"Found {', '.join(file.name for file in split_files)}.",
+                "Move all but one of them elsewhere.",
+            )
+        if split_files:
+            return read_split_file(split_files[0], [home / "images", home], name)
+        if not (home / "train").is_dir() or not (home / "test").is_dir():
+            raise UserError(
+                f"--dataset {name}: {home} should hold split.json and images/, or train/ and test/ (and val/).",
+                f"It holds {', '.join(sorted(path.name for path in home.iterdir())[:10]) or 'nothing'}.",
+                "Lay the images out as train/CLASS/*.jpg and test/CLASS/*.jpg.",
+            )
+        folders = {part: home / part for part in PARTS if (home / part).is_dir()}
+        class_names = tuple(sorted(path.name for path in folders["train"].iterdir() if path.is_dir()))
+        splits = {part: _read_part(folder, class_names, name) for part, folder in folders.items()}
+        return Splits(name, class_names, splits["train"], splits.get("val"), splits["test"])
+
+
+def _read_part(folder: Path, class_names: tuple[str, ...], name: str) -> Split:
+    others = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(class_names))
+    if others:
+        raise UserError(
+            f"--dataset {name}: {folder} has the classes of its train folder.",
+            f"Not among them: {', '.join(others)}.",
+            "Rename or remove these folders, or add them to train/.",
+        )
+    paths, labels = [], []
+    for label, class_name in enumerate(class_names):
+        found = sorted(p for p in (folder / class_name).rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
+        paths += [str(path.relative_to(folder)) for path in found]
+        labels += [label] * len(found)
+    return whole(ImageFiles(folder, paths), labels)

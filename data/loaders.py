@@ -1,0 +1,154 @@
+"""Batches: (images (B,3,h,w) float32 in [0,1], labels (B,) int64), already on the device."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from data.cache import cached_pixels, check_images
+from data.splits import ImageArrays, Split, Splits
+from data.transforms import Transform
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """A loader a split; `val` is None where the data set has none."""
+
+    train: "Loader"
+    val: "Loader | None"
+    test: "Loader"
+
+    def map(self, change: Callable[["Loader", str], "Loader"]) -> "Loaders":
+        """The same with each loader changed; `change` takes the loader and its split's name."""
+        return Loaders(*(loader and change(loader, name) for name, loader in vars(self).items()))
+
+
+class Loader:
+    """Iterates one split. Shuffling and random crops draw from torch's CPU generator, which the training loop seeds.
+
+    Args:
+        labels: (N,) int64.
+        fetch: order (N,) int64 -> batches of images (B,3,h,w), uint8 or float32 in [0,1], on any device.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        fetch: Callable[[list[Tensor]], Iterator[Tensor]],
+        on_batch: Callable[[Tensor], Tensor],
+        *,
+        batch_size: int,
+        shuffle: bool,
+        device: torch.device,
+    ):
+        self.labels, self.batch_size, self.shuffle, self.device = torch.from_numpy(labels), batch_size, shuffle, device
+        self._fetch, self._on_batch = fetch, on_batch
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self.labels)) if self.shuffle else torch.arange(len(self.labels))
+        batches = list(order.split(self.batch_size))
+        for positions, images in zip(batches, self._fetch(batches), strict=True):
+            labels = self.labels[positions].to(self.device, non_blocking=True)
+            images = self._on_batch(images.to(self.device, non_blocking=True))
+            yield (images.float().div_(255) if images.dtype == torch.uint8 else images), labels
+
+    @torch.no_grad()
+    def encoded(self, encoder: nn.Module, progress: Callable[["Loader"], Iterator]) -> "Loader":
+        """The same split with `encoder(images)` (B,D), computed once now and kept in memory, in place of the images."""
+        ordered = self._with(self._fetch, self._on_batch, shuffle=False)
+        features = torch.cat([encoder(images).cpu() for images, _ in progress(ordered)])
+        return self._with(lambda batches: (features[positions] for positions in batches), lambda x: x, self.shuffle)
+
+    def _with(self, fetch, on_batch, shuffle: bool) -> "Loader":
+        return Loader(
+            self.labels.numpy(), fetch, on_batch, batch_size=self.batch_size, shuffle=shuffle, device=self.device
+        )
+
+
+def build_loaders(
+    splits: Splits,
+    *,
+    train_transform: Transform,
+    eval_transform: Transform,
+    batch_size: int,
+    device: torch.device,
+    workers: int,
+    cache_folder: Path | None,
+) -> Loaders:
+    """Loaders of a data set's splits; the training split is shuffled.
+
+    Args:
+        workers: processes that decode images where no cache does; 0 decodes in this one.
+        cache_folder: where decoded pixels are kept, once for all epochs and runs; None decodes every epoch anew.
+
+    Raises:
+        UserError: some images cannot be decoded; names them all.
+    """
+
+    def loader(part: str, transform: Transform) -> Loader | None:
+        split: Split | None = getattr(splits, part)
+        if split is None:
+            return None
+        pixels = _pixels(split, transform, cache_folder, f"{splits.name} {part}")
+        fetch = _gather(pixels, device) if pixels is not None else _decode_anew(split, transform, workers, device)
+        shuffle = part == "train"
+        return Loader(split.labels, fetch, transform.on_batch, batch_size=batch_size, shuffle=shuffle, device=device)
+
+    return Loaders(loader("train", train_transform), loader("val", eval_transform), loader("test", eval_transform))
+
+
+def _pixels(split: Split, transform: Transform, cache_folder: Path | None, label: str) -> np.ndarray | None:
+    """All pixels of a split as one array, mapped or in memory; None: to be decoded every epoch."""
+    if isinstance(split.source, ImageArrays):
+        array = split.source.array
+        fits = array.shape[1:3] == (transform.size, transform.size)
+        return array[split.indices] if fits and cache_folder else None  # resizing an array is no decoding
+    if cache_folder is None:
+        check_images(split, transform, label)
+        return None
+    return cached_pixels(split, transform, cache_folder, label)
+
+
+def _gather(pixels: np.ndarray, device: torch.device) -> Callable[[list[Tensor]], Iterator[Tensor]]:
+    def fetch(batches: list[Tensor]) -> Iterator[Tensor]:
+        for positions in batches:
+            batch = torch.from_numpy(pixels[positions.numpy()])
+            batch = batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch[:, None].expand(-1, 3, -1, -1)
+            yield batch.pin_memory() if device.type == "cuda" else batch
+
+    return fetch
+
+
+class _Decoded(Dataset):
+    """What a decoding process sees: (size,size,3) pixels by position."""
+
+    def __init__(self, split: Split, transform: Transform):
+        self.split, self.transform = split, transform
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        return self.transform.decode(self.split.open(position))
+
+
+def _decode_anew(
+    split: Split, transform: Transform, workers: int, device: torch.device
+) -> Callable[[list[Tensor]], Iterator[Tensor]]:
+    def fetch(batches: list[Tensor]) -> Iterator[Tensor]:
+        loader = DataLoader(
+            _Decoded(split, transform),
+            batch_sampler=[positions.tolist() for positions in batches],
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+        )
+        return (batch.permute(0, 3, 1, 2) for batch in loader)
+
+    return fetch

