@@ -1,4 +1,4 @@
-"""The errors that a user can mend. Every room raises them; `tools/common/run.py` prints them without a traceback."""
+"""The errors that a user can mend. Every room raises them; `tools/common/command.py` prints them, no traceback."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -17,6 +17,12 @@ class RunError(UserError):
     """A run that had to stop although it was asked correctly (loss not finite, disk full). Exit code 1."""
 
     exit_code = 1
+
+
+class Interrupted(UserError):
+    """Ctrl-C, with the exit code that shells give it."""
+
+    exit_code = 130
 
 
 def unknown_name(flag: str, name: str, valid: Iterable[str], hint: str = "") -> UserError:

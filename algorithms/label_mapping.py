@@ -57,8 +57,10 @@ class PredictionCounter:
     def __call__(self, labels: Tensor) -> None:
         self.add(self._latest, labels)
 
-    def reset(self) -> None:
-        self._counts.zero_()
+    def take(self) -> Tensor:
+        """The counts so far, (S,T) int64 on the CPU; counting starts anew."""
+        counts, self._counts = self.counts, torch.zeros_like(self._counts)
+        return counts
 
 
 def frequency_label_mapping(counts: Tensor) -> Tensor:

@@ -59,6 +59,13 @@ class Loader:
             images = self._on_batch(images.to(self.device, non_blocking=True))
             yield (images.float().div_(255) if images.dtype == torch.uint8 else images), labels
 
+    @property
+    def example(self) -> Tensor:
+        """The split's first image, (3,h,w) float32 in [0,1]."""
+        one = self._with(self._fetch, self._on_batch, shuffle=False)
+        one.labels, one.batch_size = one.labels[:1], 1
+        return next(iter(one))[0][0]
+
     @torch.no_grad()
     def encoded(self, encoder: nn.Module, progress: Callable[["Loader"], Iterator]) -> "Loader":
         """The same split with `encoder(images)` (B,D), computed once now and kept in memory, in place of the images."""

@@ -125,6 +125,11 @@ class Splits:
             names = ", ".join(f"{label} ({self.class_names[label]})" for label in empty)
             raise self._error(f"No training image has the label {names}.")
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images by split, 0 where there is none."""
+        return {part: len(getattr(self, part) or ()) for part in ("train", "val", "test")}
+
     def _error(self, found: str) -> UserError:
         return UserError(
             f"--dataset {self.name}: every class needs training images, and labels run from 0 without gaps.",

@@ -1,5 +1,7 @@
 """A frozen classifier, reprogrammed."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -10,13 +12,15 @@ class Prompted(nn.Module):
     Args:
         prompt: h, images (B,3,h,w) -> (B,3,H,W).
         network: f, (B,3,H,W) -> source logits (B,S), frozen.
-        mapping: (T,) int64, the source label of each target label; changed in place by `set_mapping`.
+        num_target: T.
+
+    State: `mapping` (T,) int64, the source label of each target label; -1 until `set_mapping` is called.
     """
 
-    def __init__(self, prompt: nn.Module, network: nn.Module, mapping: Tensor):
+    def __init__(self, prompt: nn.Module, network: nn.Module, num_target: int):
         super().__init__()
         self.prompt, self.network = prompt, network
-        self.register_buffer("mapping", mapping.clone())
+        self.register_buffer("mapping", torch.full((num_target,), -1))
 
     def source_logits(self, x: Tensor) -> Tensor:
         return self.network(self.prompt(x))
@@ -27,6 +31,10 @@ class Prompted(nn.Module):
     @torch.no_grad()
     def set_mapping(self, mapping: Tensor) -> float:
         """Replaces the map; returns the share of targets, in [0,1], whose source label changed."""
-        changed = (self.mapping != mapping.to(self.mapping.device)).float().mean().item()
+        changed = int((self.mapping != mapping.to(self.mapping.device)).sum())
         self.mapping.copy_(mapping)
-        return changed
+        return changed / len(mapping)
+
+    def named_mapping(self, source_names: Sequence[str], target_names: Sequence[str]) -> dict[str, str]:
+        """The map in words: target class -> source class."""
+        return dict(zip(target_names, [source_names[source] for source in self.mapping.tolist()], strict=True))

@@ -1,0 +1,86 @@
+"""Files that are whole or not there: written beside their place, then renamed."""
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from errors import RunError, UserError
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` make a temporary file and renames it to `path`; a crash leaves the old file as it was.
+
+    Raises:
+        RunError: the file cannot be written (disk full, no permission).
+    """
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")  # the ending tells matplotlib the format
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"{path} has to be written.",
+            f"It could not be: {str(error).splitlines()[0]}",
+            "What was there before is untouched. Make room or mend the permissions, then type the command again.",
+        ) from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_whole(path, lambda file: file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path} is read.", f"It is damaged: {error}", "Delete it, or start over with --fresh."
+        ) from None
+
+
+def save_checkpoint(path: Path, content: dict) -> None:
+    write_whole(path, lambda file: torch.save(content, file))
+
+
+def load_checkpoint(path: Path, hint: str) -> dict:
+    """Reads a checkpoint onto the CPU; only tensors and plain types are admitted, nothing in it is executed.
+
+    Args:
+        hint: what to type next where that fails.
+
+    Raises:
+        UserError: no such file, cut off, or it holds anything else.
+    """
+    asked = f"{path}: a checkpoint is needed."
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(asked, "There is no such file.", hint) from None
+    except pickle.UnpicklingError as error:
+        reason = (
+            "it holds more than tensors and plain values, and was not opened"
+            if "WeightsUnpickler" in str(error) or "Unsupported" in str(error)
+            else "it is damaged"
+        )
+        raise UserError(asked, f"The file is refused: {reason}.", hint) from None
+    except Exception as error:  # a cut-off or foreign file raises nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(asked, f"It cannot be read: {reason}", hint) from None
+    if not isinstance(content, dict):
+        raise UserError(asked, f"It holds a {type(content).__name__}.", hint)
+    return content

@@ -1,0 +1,56 @@
+"""log.jsonl: a line an epoch."""
+
+import json
+from pathlib import Path
+
+from errors import RunError
+from tools.common.files import write_whole
+
+
+class Log:
+    """The epochs of one run, in memory and in a file.
+
+    Attributes:
+        records: one dict an epoch; a line that was cut off in the middle, and all after it, is left out.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.records: list[dict] = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            try:
+                self.records.append(json.loads(line))
+            except ValueError:
+                break
+
+    def keep(self, epochs: int) -> None:
+        """Drops what was logged after the checkpoint: those epochs are trained again."""
+        self.records = self.records[:epochs]
+        text = "".join(json.dumps(record) + "\n" for record in self.records)
+        write_whole(self.path, lambda file: file.write_text(text, encoding="utf-8"))
+
+    def append(self, record: dict) -> None:
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"{self.path} has to be written.",
+                f"It could not be: {error}",
+                "Make room, then type the command again: it continues from the last checkpoint.",
+            ) from None
+        self.records.append(record)
+
+    @staticmethod
+    def line(record: dict, epochs: int) -> str:
+        """What a user sees of an epoch."""
+        parts = [f"epoch {record['epoch']:>3}/{epochs}"]
+        for split in ("train", "val", "test"):
+            if f"{split}_acc" in record:
+                parts.append(f"{split} acc {record[f'{split}_acc']:.4f} loss {record[f'{split}_loss']:.3f}")
+        if "remapped" in record:
+            parts.append(f"re-mapped {record['remapped']:.0%}")
+        if record.get("targets_without_predictions"):
+            parts.append(f"arbitrary {record['targets_without_predictions']}")
+        parts.append(f"{record['seconds']:.1f} s")
+        return "  ".join(parts)

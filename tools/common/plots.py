@@ -1,0 +1,95 @@
+"""The figures of a run: matplotlib objects, drawn without a screen."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+_LONGEST = 22  # characters of a class name that still fit beside a heat map
+
+
+def short(name: str) -> str:
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+
+
+def mapping_figure(
+    counts: Tensor, mapping: Tensor, source_names: Sequence[str], target_names: Sequence[str], most: int = 10
+) -> Figure:
+    """For the first `most` targets: the source labels they are mapped to, and how the images' predictions fall.
+
+    Cell (i, j) is the share of images of target j that the network takes for the source label of target i; the last
+    row holds the rest, predictions that none of the labels shown stands for. A good map has a bright diagonal.
+
+    Args:
+        counts: (S,T) int64, predictions by image target.
+        mapping: (T,) int64.
+    """
+    shown = min(most, len(mapping))
+    rows = counts[mapping[:shown], :shown].float()
+    totals = counts[:, :shown].sum(0).clamp(min=1)
+    shares = torch.cat([rows, (totals - rows.sum(0))[None]]) / totals
+    labels = [short(source_names[source]) for source in mapping[:shown].tolist()] + ["(any other)"]
+    figure = Figure(figsize=(3.4 + 0.62 * shown, 2.2 + 0.5 * shown), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    axes.set_xticks(range(shown), [short(name) for name in target_names[:shown]], rotation=40, ha="right")
+    axes.set_yticks(range(shown + 1), labels)
+    axes.set_xlabel("target class of the test images")
+    axes.set_ylabel("predicted source class")
+    for i, j in ((i, j) for i in range(shown + 1) for j in range(shown) if shares[i, j] >= 0.005):
+        colour = "white" if shares[i, j] > 0.6 else "black"
+        axes.text(j, i, f"{shares[i, j]:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(image, label="share of the target's images")
+    return figure
+
+
+def prompt_figure(image: Tensor, title: str) -> Figure:
+    """An image (3,H,W) in [0,1], values outside clipped: what the network sees of a prompted example."""
+    figure = Figure(figsize=(4, 4.3), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
+    axes.set_title(title, fontsize=9)
+    axes.axis("off")
+    return figure
+
+
+def curves_figure(records: Sequence[dict]) -> Figure:
+    """Accuracy and loss by epoch, a line a split, from the lines of log.jsonl."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = [record["epoch"] for record in records]
+    for axes, metric, label in zip(
+        figure.subplots(1, 2), ("acc", "loss"), ("accuracy", "cross-entropy loss"), strict=True
+    ):
+        for split in ("train", "val", "test"):
+            if f"{split}_{metric}" in records[-1]:
+                values = [record[f"{split}_{metric}"] for record in records]
+                axes.plot(epochs, values, label=split, marker="." if len(epochs) < 30 else None)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def prompted_figures(
+    model, counter, example: Tensor, source_names: Sequence[str], target_names: Sequence[str]
+) -> dict[str, Callable[[], Figure]]:
+    """A prompt method's figures for `Run.figures`: `mapping` and `prompt`.
+
+    Args:
+        model: has `prompt` and `mapping`.
+        counter: its `take()` gives the test predictions since the last figure, (S,T) int64.
+        example: an image (3,h,w) in [0,1].
+    """
+
+    def prompt() -> Figure:
+        with torch.no_grad():
+            device = model.mapping.device
+            return prompt_figure(model.prompt(example[None].to(device))[0].cpu(), "the learned prompt around an image")
+
+    return {
+        "mapping": lambda: mapping_figure(counter.take(), model.mapping.cpu(), source_names, target_names),
+        "prompt": prompt,
+    }

@@ -1,0 +1,54 @@
+"""result.json: the numbers of a run, and the words in which a user is told of them."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import cfg
+from tools.common.machine import ROOT
+
+
+def summarise(records: Sequence[dict]) -> dict:
+    """A run's numbers from its epochs; accuracies in [0,1], epochs counted from 1, the first of equals.
+
+    `test_acc_best` selects on the test set, as the originals report. `kept_epoch` is best.pth's: the best validation
+    epoch, or where there is no validation split the best test epoch.
+    """
+    best_test = max(records, key=lambda record: record["test_acc"])
+    best_val = max(records, key=lambda record: record["val_acc"]) if "val_acc" in records[0] else None
+    per_image = [1 / record["images_per_second"] for record in records]
+    return {
+        "epochs_done": len(records),
+        "test_acc_last": records[-1]["test_acc"],
+        "test_acc_at_best_val": best_val and best_val["test_acc"],
+        "best_val_epoch": best_val and best_val["epoch"],
+        "test_acc_best": best_test["test_acc"],
+        "test_acc_best_epoch": best_test["epoch"],
+        "kept_epoch": (best_val or best_test)["epoch"],
+        "kept_by": "val_acc" if best_val else "test_acc",
+        "train_acc_last": records[-1]["train_acc"],
+        "seconds": sum(record["seconds"] for record in records),
+        "images_per_second": len(per_image) / sum(per_image),
+    }
+
+
+def describe(result: dict, folder: Path) -> str:
+    """What a user reads at the end of a run: accuracies, the map in words, the folder, and what to type next."""
+    lines = ["", f"Test accuracy {result['test_acc_last']:.4f} after the last epoch ({result['epochs']})."]
+    if result["test_acc_at_best_val"] is not None:
+        at = f"at the best validation epoch ({result['best_val_epoch']})"
+        lines.append(f"Test accuracy {result['test_acc_at_best_val']:.4f} {at}.")
+    best = f"epoch {result['test_acc_best_epoch']}, chosen on the test set, as the originals report"
+    lines.append(f"Test accuracy {result['test_acc_best']:.4f} at best ({best}).")
+    mapping = list(result.get("mapping", {}).items())
+    lines += [f"  {target} -> {source}" for target, source in mapping[:20]]
+    if len(mapping) > 20:
+        lines.append(f"  ... and {len(mapping) - 20} more in result.json")
+    tools, checkpoint = os.path.relpath(ROOT / "tools"), str(folder / "best.pth")
+    commands = (
+        ["python", f"{tools}/evaluate.py", "--checkpoint", checkpoint],
+        ["python", f"{tools}/predict.py", "--checkpoint", checkpoint, "YOUR_IMAGE.jpg"],
+        ["tensorboard", "--logdir", str(cfg.results_path)],
+    )
+    return "\n".join([*lines, f"Run folder: {folder}", "Next:", *(f"  {shlex.join(words)}" for words in commands)])

@@ -1,0 +1,264 @@
+"""A run: its folder, its log, its checkpoints, how it resumes, and the receipt it leaves."""
+
+import argparse
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+import torchvision
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+import cfg
+from algorithms.training import NonFiniteLoss
+from errors import Interrupted, RunError, UserError
+from tools.common import plots
+from tools.common.args import MACHINE, Parser, resolve_precision, run_name
+from tools.common.files import load_checkpoint, read_json, save_checkpoint, write_json, write_whole
+from tools.common.log import Log
+from tools.common.machine import git_commit, keep_freed_memory
+from tools.common.receipt import describe, summarise
+
+
+class Run:
+    """One experiment's folder, `results_path/<method>/<name>/`, held by one process at a time.
+
+    A context manager: entering makes the folder (or finds an earlier start of the same command in it) and seeds torch;
+    leaving marks how the run ended. In between a script says what is to be saved (`track`), hands `end_epoch` to the
+    training loop, and calls `finish`.
+
+    Attributes:
+        device, precision: where and how to compute.
+        scaler: the gradient scaler that the precision needs.
+        figures: name -> function that draws it; drawn at the end, `mapping` after every epoch.
+        result: the receipt of the finished run, None before.
+    """
+
+    def __init__(self, args: argparse.Namespace, parser: Parser):
+        self.args = args
+        self.path = cfg.results_path / args.method / run_name(args, parser)
+        self.device, self.precision = args.device, resolve_precision(args.precision, args.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
+        self.figures: dict[str, Callable[[], Figure]] = {}
+        self.result: dict | None = None
+        self._parts: dict[str, Any] = {}
+        self._setup: dict[str, Any] = {}
+        self._receipt: dict[str, Any] = {}
+        self._start_epoch = 0
+
+    def __enter__(self) -> "Run":
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(self.path / ".lock")
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UserError(
+                f"{self.path} belongs to this run.",
+                "Another process is working in it.",
+                "Wait for it, stop it, or change an argument (--seed, say).",
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"The run's folder is made in results_path ({cfg.results_path}).",
+                f"That failed: {error}",
+                "Set VP_RESULTS_PATH, or results_path in cfg.py, to a folder that you may write in.",
+            ) from None
+        try:
+            self._find_earlier_start()
+        except BaseException:
+            self._lock.release()
+            raise
+        torch.manual_seed(self.args.seed)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        else:
+            torch.backends.cudnn.benchmark = True
+        return self
+
+    def _find_earlier_start(self) -> None:
+        """Writes args.json, or compares it (two runs never share a folder), and reads what there is of this run."""
+        if self.args.fresh:
+            for entry in self.path.iterdir():
+                if entry.name != ".lock":
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        file = self.path / "args.json"
+        arguments = {name: value for name, value in vars(self.args).items() if name not in MACHINE}
+        machine = {"command": self.args.command, "device": str(self.device), "precision_used": self.precision}
+        earlier = read_json(file)
+        differing = [n for n in arguments if earlier and earlier.get(n) != arguments[n]]
+        if differing:
+            raise UserError(
+                f"{self.path} belongs to this run.",
+                f"args.json there has another {', '.join(differing)}.",
+                "Move that folder away, or start over with --fresh.",
+            )
+        write_json(file, arguments | machine)
+        self.log = Log(self.path / "log.jsonl")
+        result = read_json(self.path / "result.json")
+        self.result = result if result and result["status"] == "finished" else None
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """The flags that choose training images, as `Dataset.read` takes them."""
+        return {name: getattr(self.args, name) for name in ("shots", "train_fraction", "val_fraction", "seed")}
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """The flags that say where and how to compute, as `load_network` takes them."""
+        return {"device": self.device, "precision": self.precision, "plain": self.args.plain}
+
+    def loading(self, default_batch_size: int) -> dict[str, Any]:
+        """The flags that say how images come in, as `build_loaders` takes them."""
+        self._receipt["batch_size"] = self.args.batch_size or default_batch_size
+        return {
+            "batch_size": self._receipt["batch_size"],
+            "device": self.device,
+            "workers": self.args.workers,
+            "cache_folder": None if self.args.plain else cfg.data_path / ".cache",
+        }
+
+    @property
+    def fitting(self) -> dict[str, Any]:
+        """How long to train, from where, and who writes it down, as `fit` takes it; after `track`."""
+        return {
+            "epochs": self.args.epoch,
+            "seed": self.args.seed,
+            "scaler": self.scaler,
+            "start_epoch": self._start_epoch,
+            "on_epoch_end": self.end_epoch,
+        }
+
+    def track(self, splits, transform, **parts: Any) -> None:
+        """Says what a checkpoint holds, and loads the run's own if there is one.
+
+        Args:
+            splits: the data set as read; its class names and sizes go into checkpoint and receipt.
+            transform: the evaluation transform, a dataclass of plain values; it goes into the checkpoint.
+            parts: checkpoint key -> whatever has state_dict() and load_state_dict(), or a tensor.
+
+        Raises:
+            UserError: the checkpoint is damaged, or another run's.
+        """
+        named = {name: getattr(self.args, name) for name in ("method", "network", "dataset", "seed")}
+        self._setup = named | {"class_names": list(splits.class_names), "transform": asdict(transform)}
+        self._sizes = {f"{part}_size": size for part, size in splits.sizes.items()}
+        self._parts = parts | {"scaler_dict": self.scaler}
+        file = self.path / "ckpt.pth"
+        if file.is_file():
+            self._resume(file, named)
+        self.log.keep(self._start_epoch)
+        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._start_epoch + 1)
+
+    def _resume(self, file: Path, named: dict[str, Any]) -> None:
+        start_over = f"Start over: {self.args.command} --fresh"
+        checkpoint = load_checkpoint(file, start_over)
+        theirs = checkpoint.get("setup", {})
+        if any(theirs.get(name) != value for name, value in named.items()):
+            found = {name: theirs.get(name) for name in named}
+            raise UserError(f"{file} should belong to {named}.", f"It belongs to {found}.", start_over)
+        try:
+            for key, part in self._parts.items():
+                part.copy_(checkpoint[key]) if isinstance(part, Tensor) else part.load_state_dict(checkpoint[key])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise UserError(f"{file} should fit this run.", f"It does not: {error}", start_over) from None
+        self._start_epoch = checkpoint["epoch"] + 1
+        print(f"Continuing after epoch {self._start_epoch} of {self.args.epoch}, from {file}")
+
+    def end_epoch(self, epoch: int, record: dict) -> None:
+        """Writes the epoch's line, pictures, checkpoint and receipt; `epoch` counts from 0, in the files from 1."""
+        record = {"epoch": epoch + 1, **record}
+        self.log.append(record)
+        for name, value in record.items():
+            self._board.add_scalar(name, value, epoch + 1)
+        if "mapping" in self.figures:
+            figure = self.figures["mapping"]()
+            self._save_figure("mapping", figure)
+            self._board.add_figure("mapping", figure, epoch + 1)
+        summary = summarise(self.log.records)
+        content = {
+            **{k: p.detach().cpu() if isinstance(p, Tensor) else p.state_dict() for k, p in self._parts.items()},
+            "epoch": epoch,
+            "best_acc": summary["test_acc_best"],
+            "setup": self._setup,
+        }
+        if summary["kept_epoch"] == epoch + 1:
+            save_checkpoint(self.path / "best.pth", content)
+        save_checkpoint(self.path / "ckpt.pth", content)
+        self._write_result("running")
+        print(self.log.line(record, self.args.epoch))
+
+    def finish(self, **receipt: Any) -> dict:
+        """Draws the figures, closes the receipt (with further entries) and says what the user may do next."""
+        self._receipt |= receipt
+        self._draw_figures()
+        self.result = self._write_result("finished")
+        return self.report()
+
+    def _draw_figures(self) -> None:
+        figures = self.figures | {"curves": lambda: plots.curves_figure(self.log.records)}
+        for name, draw in figures.items():
+            if name != "mapping":  # drawn after every epoch
+                self._save_figure(name, draw())
+
+    def _save_figure(self, name: str, figure: Figure) -> None:
+        write_whole(self.path / f"{name}.png", lambda file: figure.savefig(file, dpi=110))
+
+    def _write_result(self, status: str) -> dict:
+        result = {
+            **{name: getattr(self.args, name) for name in ("method", "network", "dataset", "seed")},
+            "status": status,
+            "epochs": self.args.epoch,
+            **summarise(self.log.records),
+            "classes": len(self._setup["class_names"]),
+            **self._sizes,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "device": str(self.device) if self.device.type == "cpu" else torch.cuda.get_device_name(self.device),
+            "precision": self.precision,
+            "git_commit": git_commit(),
+            "command": self.args.command,
+            **self._receipt,
+        }
+        write_json(self.path / "result.json", result)
+        return result
+
+    def report(self) -> dict:
+        """Prints the finished run's numbers and what to type next."""
+        print(describe(self.result, self.path))
+        return self.result
+
+    def __exit__(self, kind, error, traceback) -> None:
+        with suppress(AttributeError):
+            self._board.close()
+        try:
+            if error is not None:
+                self._stopped(error)
+        finally:
+            self._lock.release()
+
+    def _stopped(self, error: BaseException) -> None:
+        """Leaves an honest status behind, or no folder where nothing had been learned yet."""
+        if not self.log.records:
+            if not (self.path / "ckpt.pth").exists():
+                shutil.rmtree(self.path, ignore_errors=True)
+        elif self.result is None and self._setup:
+            with suppress(RunError):
+                self._draw_figures()
+                self._write_result("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        kept = (
+            f"The last checkpoint is kept: {self.path / 'ckpt.pth'}" if self.log.records else "No epoch was finished."
+        )
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted("Interrupted.", kept, f"To continue: {self.args.command}") from None
+        if isinstance(error, torch.OutOfMemoryError):
+            smaller = "Try a lower --batch-size."
+            raise RunError(f"{self.args.method} had to stop: out of memory on {self.device}.", kept, smaller) from None
+        if isinstance(error, NonFiniteLoss):
+            lower = f"Try a lower --lr than {self.args.lr:g}, or --precision float32."
+            raise RunError(f"{self.args.method} had to stop: {error}.", kept, lower) from None
