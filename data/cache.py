@@ -98,7 +98,7 @@ def _decoded(split: Split, transform: Transform, label: str) -> Iterator[np.ndar
                 yield np.stack(chunk)
     if damaged:
         raise UserError(
-            f"Every image of {label} is read before training starts.",
+            f"{label}: every image is read before anything else starts.",
             f"{len(damaged)} of {len(split)} cannot be:\n" + "\n".join(sorted(damaged)),
             "Replace these files (or take them out of the split) and type the command again.",
         )

@@ -243,6 +243,6 @@ DATASETS: tuple[Dataset, ...] = (
         num_classes=397,
         counts=(15880, 3970, 19850),
     ),
-    Dataset("pictures", Pictures(), batch_size=32, num_classes=14, counts=(420, 140, 280)),
+    Dataset("pictures", Pictures(), batch_size=16, num_classes=14, counts=(420, 140, 280)),
     Dataset("digits", Digits(), image_size=32, batch_size=64, num_classes=10, counts=(1078, 359, 360)),
 )

@@ -79,36 +79,37 @@ class Loader:
         )
 
 
-def build_loaders(
-    splits: Splits,
+def build_loaders(splits: Splits, *, train_transform: Transform, eval_transform: Transform, **how) -> Loaders:
+    """Loaders of a data set's splits, the training split shuffled; `how` is what `build_loader` takes."""
+    train = build_loader(splits.train, train_transform, f"{splits.name} train", shuffle=True, **how)
+    val = build_loader(splits.val, eval_transform, f"{splits.name} val", **how) if splits.val else None
+    return Loaders(train, val, build_loader(splits.test, eval_transform, f"{splits.name} test", **how))
+
+
+def build_loader(
+    split: Split,
+    transform: Transform,
+    label: str,
     *,
-    train_transform: Transform,
-    eval_transform: Transform,
     batch_size: int,
     device: torch.device,
     workers: int,
     cache_folder: Path | None,
-) -> Loaders:
-    """Loaders of a data set's splits; the training split is shuffled.
+    shuffle: bool = False,
+) -> Loader:
+    """The loader of one split.
 
     Args:
+        label: what messages and progress bars call the split.
         workers: processes that decode images where no cache does; 0 decodes in this one.
         cache_folder: where decoded pixels are kept, once for all epochs and runs; None decodes every epoch anew.
 
     Raises:
         UserError: some images cannot be decoded; names them all.
     """
-
-    def loader(part: str, transform: Transform) -> Loader | None:
-        split: Split | None = getattr(splits, part)
-        if split is None:
-            return None
-        pixels = _pixels(split, transform, cache_folder, f"{splits.name} {part}")
-        fetch = _gather(pixels, device) if pixels is not None else _decode_anew(split, transform, workers, device)
-        shuffle = part == "train"
-        return Loader(split.labels, fetch, transform.on_batch, batch_size=batch_size, shuffle=shuffle, device=device)
-
-    return Loaders(loader("train", train_transform), loader("val", eval_transform), loader("test", eval_transform))
+    pixels = _pixels(split, transform, cache_folder, label)
+    fetch = _gather(pixels, device) if pixels is not None else _decode_anew(split, transform, workers, device)
+    return Loader(split.labels, fetch, transform.on_batch, batch_size=batch_size, shuffle=shuffle, device=device)
 
 
 def _pixels(split: Split, transform: Transform, cache_folder: Path | None, label: str) -> np.ndarray | None:

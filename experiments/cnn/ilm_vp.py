@@ -35,7 +35,9 @@ from tools.common.run import Run
 
 def main(argv: list[str] | None = None) -> dict:
     parser = experiment_parser(__file__, __doc__, lr=0.01)
-    parser.add_argument("--mapping-interval", type=positive_int, default=1, help="epochs from one map to the next")
+    parser.add_argument(
+        "--mapping-interval", type=positive_int, default=1, help="re-map every so many epochs; default 1"
+    )
     args = parser.parse_args(argv)
     dataset, row = find_dataset(args.dataset), find_network(args.network)
     with Run(args, parser) as run:

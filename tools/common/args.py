@@ -66,9 +66,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=f"python {os.path.relpath(self.file)}",
             description=doc,
-            formatter_class=type(
-                "Formatter", (argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter), {}
-            ),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
 
@@ -84,14 +82,25 @@ class Parser(argparse.ArgumentParser):
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     """--device, --precision, --workers; their defaults are cfg.py's."""
-    parser.add_argument("--device", type=device, default=cfg.device, help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument(
+        "--device", type=device, default=cfg.device, help="auto, cpu, cuda, cuda:1, mps; default %(default)s"
+    )
     parser.add_argument(
         "--precision",
         choices=("auto", "float32", "bfloat16", "float16"),
         default=cfg.precision,
-        help="of the forward pass; auto: float16 on CUDA, float32 elsewhere",
+        help="of the forward pass; auto: float16 on CUDA, float32 elsewhere; default %(default)s",
     )
-    parser.add_argument("--workers", type=whole_number, default=cfg.workers, help="processes that decode images")
+    workers = "processes that decode images where there is no cache; default %(default)s"
+    parser.add_argument("--workers", type=whole_number, default=cfg.workers, help=workers)
+
+
+def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
+    """--checkpoint, what it belongs to where it does not say so itself, and the machine's flags."""
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a best.pth or ckpt.pth of any method")
+    parser.add_argument("--network", help="for a checkpoint of the original ILM-VP repository, which does not name it")
+    parser.add_argument("--dataset", help="likewise; or another data set with the same classes")
+    add_machine_flags(parser)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -120,9 +129,11 @@ def experiment_parser(file: str, doc: str, *, lr: float, epochs: int = 200, seed
     parser = Parser(file, doc)
     parser.add_argument("--network", required=True, help="a row of README's table of networks, or timm:NAME")
     parser.add_argument("--dataset", required=True, help="a row of README's table of data sets, or your folder's name")
-    parser.add_argument("--seed", type=whole_number, default=seed, help="of everything that is drawn at random")
-    parser.add_argument("--epoch", type=positive_int, default=epochs, help="epochs to train")
-    parser.add_argument("--lr", type=positive_float, default=lr, help="learning rate at the start")
+    parser.add_argument(
+        "--seed", type=whole_number, default=seed, help="of everything that is drawn at random; default %(default)s"
+    )
+    parser.add_argument("--epoch", type=positive_int, default=epochs, help="epochs to train; default %(default)s")
+    parser.add_argument("--lr", type=positive_float, default=lr, help="learning rate at the start; default %(default)s")
     parser.add_argument("--batch-size", type=positive_int, help="images; default: the original's for the data set")
     fewer = parser.add_mutually_exclusive_group()
     fewer.add_argument("--shots", type=positive_int, help="train on this many images a class")

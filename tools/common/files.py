@@ -71,16 +71,36 @@ def load_checkpoint(path: Path, hint: str) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(asked, "There is no such file.", hint) from None
-    except pickle.UnpicklingError as error:
-        reason = (
-            "it holds more than tensors and plain values, and was not opened"
-            if "WeightsUnpickler" in str(error) or "Unsupported" in str(error)
-            else "it is damaged"
-        )
-        raise UserError(asked, f"The file is refused: {reason}.", hint) from None
+    except pickle.UnpicklingError:
+        raise UserError(asked, "It is damaged, or holds more than tensors and plain values: refused.", hint) from None
     except Exception as error:  # a cut-off or foreign file raises nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(asked, f"It cannot be read: {reason}", hint) from None
     if not isinstance(content, dict):
         raise UserError(asked, f"It holds a {type(content).__name__}.", hint)
     return content
+
+
+def checkpoint_setup(checkpoint: dict, network: str | None, dataset: str | None) -> dict:
+    """What a checkpoint belongs to: `network`, `dataset`, and if it is one of ours `class_names` and `transform`.
+
+    Args:
+        network, dataset: what the user says; needed where the checkpoint does not name them.
+
+    Raises:
+        UserError: a name is missing, or the network is another one than the checkpoint's.
+    """
+    setup = dict(checkpoint.get("setup", {}))
+    if not setup and not (network and dataset):
+        raise UserError(
+            "This checkpoint does not say what it belongs to, as those of the original repository do not.",
+            f"Given: --network {network}, --dataset {dataset}.",
+            "Add both, for example: --network resnet18 --dataset flowers102",
+        )
+    if network and setup.get("network", network) != network:
+        raise UserError(
+            f"--network {network}: the checkpoint's own network is needed.",
+            f"It was trained with --network {setup['network']}.",
+            "Leave --network out.",
+        )
+    return setup | {name: value for name, value in {"network": network, "dataset": dataset}.items() if value}

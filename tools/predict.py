@@ -1,0 +1,56 @@
+"""The five most likely target classes of your own images.
+
+python tools/predict.py --checkpoint results/cnn/ilm_vp/RUN/best.pth cat.jpg dog.png
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+from data.catalog import find_dataset
+from data.loaders import build_loader
+from data.splits import ImageFiles, whole
+from data.transforms import Transform
+from models.restore import restore
+from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
+from tools.common.command import run_command
+from tools.common.files import checkpoint_setup, load_checkpoint
+
+TOP = 5
+
+
+@torch.no_grad()
+def main(argv: list[str] | None = None) -> dict[str, list[tuple[str, float]]]:
+    parser = Parser(__file__, __doc__)
+    add_checkpoint_flags(parser)
+    parser.add_argument("image", nargs="+", metavar="IMAGE", help="image files")
+    args = parser.parse_args(argv)
+    precision = resolve_precision(args.precision, args.device)
+    checkpoint = load_checkpoint(args.checkpoint, "Give the path of a best.pth or ckpt.pth.")
+    setup = checkpoint_setup(checkpoint, args.network, args.dataset)
+    if "class_names" not in setup:  # a foreign checkpoint: only the data set knows what its classes are called
+        dataset = find_dataset(setup["dataset"])
+        setup |= {"class_names": dataset.read().class_names, "transform": {"size": dataset.image_size}}
+    transform, class_names = Transform(**setup["transform"]), setup["class_names"]
+    images = whole(ImageFiles(Path(), args.image), np.zeros(len(args.image)))
+    loader = build_loader(
+        images, transform, "your images", batch_size=32, device=args.device, workers=0, cache_folder=None
+    )
+    model = restore(checkpoint, setup["network"], image_size=transform.size, device=args.device, precision=precision)
+    probabilities = torch.cat([model(batch).softmax(1).cpu() for batch, _ in loader])
+    found = {}
+    for file, row in zip(args.image, probabilities, strict=True):
+        best = row.topk(min(TOP, len(row)))
+        found[file] = [
+            (class_names[label], p) for label, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        print(file, *(f"  {p:.3f}  {name}" for name, p in found[file]), sep="\n")
+    return found
+
+
+if __name__ == "__main__":
+    run_command(main)
