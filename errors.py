@@ -11,6 +11,7 @@ class UserError(Exception):
 
     def __init__(self, asked: str, found: str, next_step: str):
         super().__init__(f"{asked}\n{found}\n{next_step}")
+        self.asked, self.found, self.next_step = asked, found, next_step
 
 
 class RunError(UserError):

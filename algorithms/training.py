@@ -103,8 +103,8 @@ def evaluate(
 
 
 def step_schedule(optimizer: torch.optim.Optimizer, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """ILM-VP's schedule: the learning rate times 0.1 after 50 % and again after 72 % of the epochs."""
-    milestones = [int(0.5 * epochs), int(0.72 * epochs)]
+    """ILM-VP's schedule: the learning rate times 0.1 after 50 % and again after 72 % of the epochs, whole epochs."""
+    milestones = [max(1, int(share * epochs)) for share in (0.5, 0.72)]  # a milestone at 0 would slow the first epoch
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
 
 

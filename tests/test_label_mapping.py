@@ -1,0 +1,114 @@
+"""Label mappings against hand-made cases and against a slow, plain version."""
+
+import pytest
+import torch
+
+from algorithms.label_mapping import (
+    PredictionCounter,
+    count_predictions,
+    frequency_label_mapping,
+    random_label_mapping,
+    targets_without_predictions,
+)
+
+
+def slow_frequency_mapping(counts: torch.Tensor) -> list[int]:
+    """The definition, word for word: largest count first, ties by source and then target, strike out both."""
+    counts = counts.clone()
+    mapping = [None] * counts.shape[1]
+    while None in mapping:
+        source, target = min((counts == counts.max()).nonzero().tolist())
+        mapping[target] = source
+        counts[source, :] = -1
+        counts[:, target] = -1
+    return mapping
+
+
+CASES = {
+    "plain": ([[5, 0], [0, 3], [0, 0]], [0, 1]),
+    "both targets want source 0": ([[5, 4], [1, 0], [0, 2]], [0, 2]),
+    "the larger count wins, the other takes its second choice": ([[3, 5], [2, 1], [0, 0]], [1, 0]),
+    "tie between sources": ([[0, 0], [4, 0], [4, 1]], [1, 2]),
+    "tie between targets": ([[2, 2], [0, 1], [1, 0]], [0, 1]),
+    "a target that nothing is left for": ([[0, 9], [0, 0], [0, 0]], [1, 0]),
+    "no counts at all": ([[0, 0], [0, 0], [0, 0]], [0, 1]),
+    "as many sources as targets": ([[1, 2, 3], [3, 2, 1], [2, 3, 1]], [1, 2, 0]),
+    "one target": ([[1], [7], [7]], [1]),
+}
+
+
+@pytest.mark.parametrize(("counts", "expected"), CASES.values(), ids=CASES.keys())
+def test_frequency_mapping_by_hand(counts, expected):
+    counts = torch.tensor(counts)
+    before = counts.clone()
+    assert frequency_label_mapping(counts).tolist() == expected == slow_frequency_mapping(counts)
+    assert torch.equal(counts, before)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_frequency_mapping_equals_the_plain_version(seed):
+    generator = torch.Generator().manual_seed(seed)
+    target = int(torch.randint(1, 12, (), generator=generator))
+    source = target + int(torch.randint(0, 20, (), generator=generator))
+    highest = int(torch.randint(1, 6, (), generator=generator))  # small counts: many ties and zeros
+    counts = torch.randint(0, highest + 1, (source, target), generator=generator)
+    counts[:, torch.rand(target, generator=generator) < 0.2] = 0
+    mapping = frequency_label_mapping(counts)
+    assert mapping.dtype == torch.int64
+    assert mapping.tolist() == slow_frequency_mapping(counts)
+    assert len(set(mapping.tolist())) == target
+
+
+def test_at_the_size_of_sun397_on_text_prompts():
+    source, target, images = 81 * 397, 397, 16_000
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(images) % target
+    predictions = torch.randint(source, (images,), generator=generator)
+    counts = torch.zeros(source, target, dtype=torch.int64)
+    counts.index_put_((predictions, labels), torch.tensor(1), accumulate=True)
+    mapping = frequency_label_mapping(counts)
+    assert len(set(mapping.tolist())) == target
+    assert targets_without_predictions(counts, mapping) == 0
+
+
+@pytest.mark.parametrize("make", [frequency_label_mapping, lambda c: random_label_mapping(*c.shape, torch.Generator())])
+def test_more_targets_than_sources_are_refused(make):
+    with pytest.raises(ValueError, match="3 target labels"):
+        make(torch.zeros(2, 3, dtype=torch.int64))
+
+
+def test_random_mapping_is_one_to_one_and_follows_its_seed():
+    def draw(seed: int) -> list[int]:
+        return random_label_mapping(1000, 102, torch.Generator().manual_seed(seed)).tolist()
+
+    assert draw(7) == draw(7) != draw(8)
+    assert len(set(draw(7))) == 102
+    assert sorted(random_label_mapping(5, 5, torch.Generator()).tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_counting_predictions_by_hand():
+    # the "network" reads the source logits off the images
+    logits = torch.tensor([[0.0, 2, 1], [9, 1, 0], [0, 1, 5], [3, 3, 0]])  # arg-max 1, 0, 2, and 0 (first of equals)
+    labels = torch.tensor([0, 1, 1, 0])
+    batches = [(logits[:3], labels[:3]), (logits[3:], labels[3:])]
+    counts = count_predictions(lambda x: x, batches, 3, 2)
+    assert counts.tolist() == [[1, 1], [1, 0], [0, 1]]
+    assert counts.dtype == torch.int64
+
+
+def test_a_watching_counter_counts_what_the_loop_sees():
+    network = torch.nn.Identity()
+    counter = PredictionCounter(3, 2).watch(network)
+    generator = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(4, 3, generator=generator), torch.randint(2, (4,), generator=generator)) for _ in range(5)]
+    for x, labels in batches:
+        network(x)
+        counter(labels)
+    assert torch.equal(counter.take(), count_predictions(network, batches, 3, 2))
+    assert counter.take().sum() == 0
+
+
+def test_targets_without_predictions():
+    counts = torch.tensor([[4, 0, 0], [0, 0, 0], [0, 1, 0]])
+    assert targets_without_predictions(counts, torch.tensor([0, 2, 1])) == 1
+    assert targets_without_predictions(counts, torch.tensor([1, 0, 2])) == 3

@@ -1,0 +1,136 @@
+"""The loop, against sums done by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from algorithms.training import NonFiniteLoss, evaluate, fit, step_schedule, train_one_epoch
+
+
+class Batches(list):
+    """Batches as a loader gives them, with the labels of all."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return torch.cat([labels for _, labels in self])
+
+
+def make_batches(sizes=(4, 4, 3), seed=0) -> Batches:
+    generator = torch.Generator().manual_seed(seed)
+    return Batches((torch.randn(n, 5, generator=generator), torch.randint(3, (n,), generator=generator)) for n in sizes)
+
+
+def scaler() -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", enabled=False)
+
+
+def test_evaluate_is_the_mean_over_images_not_over_batches():
+    model, batches = nn.Linear(5, 3), make_batches((4, 4, 1))
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    with torch.no_grad():
+        logits = model(x)
+    result = evaluate(model, batches)
+    assert result["loss"] == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-6)
+    assert result["acc"] == pytest.approx((logits.argmax(1) == y).sum().item() / 9)
+
+
+def test_evaluate_changes_nothing_and_is_in_eval_mode():
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.9), nn.Linear(4, 3))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert evaluate(model.train(), make_batches()) == evaluate(model, make_batches())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_one_epoch_equals_steps_by_hand():
+    torch.manual_seed(0)
+    model, batches = nn.Linear(5, 3), make_batches()
+    weight, bias = model.weight.detach().clone(), model.bias.detach().clone()
+    result = train_one_epoch(model, batches, torch.optim.SGD(model.parameters(), lr=0.5), scaler())
+    total, correct = 0.0, 0
+    for x, y in batches:
+        p = (x @ weight.T + bias).softmax(1)
+        total += -p[range(len(y)), y].log().sum().item()
+        correct += (p.argmax(1) == y).sum().item()
+        error = (p - F.one_hot(y, 3)) / len(y)  # the gradient of mean cross-entropy, written out
+        weight, bias = weight - 0.5 * error.T @ x, bias - 0.5 * error.sum(0)
+    torch.testing.assert_close(model.weight.detach(), weight)
+    torch.testing.assert_close(model.bias.detach(), bias)
+    assert result == pytest.approx({"loss": total / 11, "acc": correct / 11}, rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_training(value):
+    batches = make_batches()
+    batches[1][0][0] = value
+    model = nn.Linear(5, 3)
+    with pytest.raises(NonFiniteLoss, match="images of this epoch"):
+        train_one_epoch(model, batches, torch.optim.SGD(model.parameters(), lr=0.1), scaler())
+
+
+def test_observers_see_every_label_once():
+    model, batches, seen = nn.Linear(5, 3), make_batches(), []
+    evaluate(model, batches, observe=seen.append)
+    assert torch.equal(torch.cat(seen), batches.labels)
+
+
+@pytest.mark.parametrize(("epochs", "drops"), [(200, (100, 144)), (10, (5, 7)), (3, (1, 2)), (2, (1, 1)), (1, (1, 1))])
+def test_step_schedule(epochs, drops):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = step_schedule(optimizer, epochs)
+    rates = []
+    for _ in range(epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    expected = [1.0 if epoch < drops[0] else 0.1 if epoch < drops[1] else 0.01 for epoch in range(epochs)]
+    assert rates == pytest.approx(expected)
+
+
+class Loaders:
+    def __init__(self, val):
+        self.train, self.val, self.test = make_batches(seed=1), val, make_batches(seed=2)
+
+
+@pytest.mark.parametrize("val", [None, make_batches(seed=3)])
+def test_fit_records_every_epoch(val):
+    model, calls, records = nn.Linear(5, 3), [], []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    fit(
+        model,
+        Loaders(val),
+        optimizer,
+        step_schedule(optimizer, 4),
+        epochs=4,
+        seed=7,
+        scaler=scaler(),
+        start_epoch=1,
+        on_epoch_start=lambda epoch: calls.append(epoch) or {"remapped": epoch / 10},
+        on_epoch_end=lambda epoch, record: records.append((epoch, record)),
+    )
+    assert calls == [epoch for epoch, _ in records] == [1, 2, 3]
+    splits = ("train", "test") if val is None else ("train", "val", "test")
+    keys = {f"{split}_{name}" for split in splits for name in ("loss", "acc")}
+    assert all(record.keys() == keys | {"remapped", "lr", "images_per_second", "seconds"} for _, record in records)
+    assert records[-1][1]["test_acc"] == evaluate(model, Loaders(None).test)["acc"]
+
+
+def test_an_epochs_randomness_depends_on_seed_and_epoch_alone():
+    def draws(start: int, seed: int) -> list[float]:
+        drawn = []
+
+        class Noisy(nn.Linear):
+            def forward(self, x):
+                if self.training:
+                    drawn.append(torch.rand(()).item())
+                return super().forward(x)
+
+        model = Noisy(5, 3)
+        torch.rand(start + 1)  # whatever was drawn before does not matter
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        schedule = step_schedule(optimizer, 4)
+        fit(model, Loaders(None), optimizer, schedule, epochs=4, seed=seed, scaler=scaler(), start_epoch=start)
+        return drawn
+
+    assert draws(0, 7)[3:] == draws(1, 7)
+    assert draws(0, 7) != draws(0, 8)
