@@ -170,7 +170,7 @@ class Run:
         except (KeyError, ValueError, RuntimeError) as error:
             raise UserError(f"{file} should fit this run.", f"It does not: {error}", start_over) from None
         self._start_epoch = checkpoint["epoch"] + 1
-        print(f"Continuing after epoch {self._start_epoch} of {self.args.epoch}, from {file}")
+        print(f"Continuing after epoch {self._start_epoch} of {self.args.epoch}, from {file}", flush=True)
 
     def end_epoch(self, epoch: int, record: dict) -> None:
         """Writes the epoch's line, pictures, checkpoint and receipt; `epoch` counts from 0, in the files from 1."""

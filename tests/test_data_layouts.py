@@ -1,0 +1,204 @@
+"""Every layout on disk: the right images, labels, class names and counts are read."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from make_data import (
+    CIFAR_NAMES,
+    COUNTS,
+    make_cifar,
+    make_coop,
+    make_folders,
+    make_gtsrb,
+    make_lmdb,
+    make_svhn,
+    noise,
+    write_image,
+)
+from torchvision import datasets
+
+import cfg
+from data.catalog import DATASETS, find_dataset, refined
+
+REFINED = ("pink primrose", "banded", "bird of paradise")
+
+
+@pytest.fixture
+def data_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(cfg, "data_path", tmp_path)
+    return tmp_path
+
+
+def assert_reads(name, expected, class_names):
+    """The data set `name` as it is read is `expected`, image by image."""
+    splits = find_dataset(name).read()
+    assert splits.class_names == tuple(class_names)
+    for part in ("train", "val", "test"):
+        split = getattr(splits, part)
+        if part not in expected:
+            assert split is None
+            continue
+        assert split.labels.tolist() == [label for _, label in expected[part]]
+        assert split.labels.dtype == np.int64
+        for position, (pixels, _) in enumerate(expected[part]):
+            image = split.open(position)
+            assert image.mode == "RGB"
+            np.testing.assert_array_equal(np.asarray(image), pixels, f"{part} {split.name(position)}")
+    return splits
+
+
+# --dataset, the folder of the split file, the image folder below data_path, the split file
+COOP_LAYOUTS = [
+    ("dtd", "dtd", "dtd/images", "split_zhou_DescribableTextures.json"),
+    ("dtd", "dtd", "dtd/images", "split.json"),  # NAME/split.json + images/
+    ("dtd", "dtd", "dtd/dtd/images", "split_zhou_DescribableTextures.json"),  # torchvision's
+    ("flowers102", "oxford_flowers", "oxford_flowers/jpg", "split_zhou_OxfordFlowers.json"),
+    ("flowers102", "oxford_flowers", "flowers-102/jpg", "split_zhou_OxfordFlowers.json"),  # torchvision's
+    ("flowers102", "flowers102", "flowers-102/jpg", "split_zhou_OxfordFlowers.json"),
+    ("flowers102", "flowers102", "flowers102/flowers-102/jpg", "split_zhou_OxfordFlowers.json"),
+    ("flowers102", "flowers102", "flowers102/images", "split.json"),
+    ("flowers102", "oxford_flowers", "oxford_flowers/images", "split.json"),
+    ("ucf101", "ucf101", "ucf101/UCF-101-midframes", "split_zhou_UCF101.json"),
+    ("food101", "food-101", "food-101/images", "split_zhou_Food101.json"),
+    ("eurosat", "eurosat", "eurosat/2750", "split_zhou_EuroSAT.json"),
+    ("oxfordpets", "oxford_pets", "oxford_pets/images", "split_zhou_OxfordPets.json"),
+    ("oxfordpets", "oxford_pets", "oxford-iiit-pet/images", "split_zhou_OxfordPets.json"),  # torchvision's
+    ("stanfordcars", "stanford_cars", "stanford_cars", "split_zhou_StanfordCars.json"),
+    ("sun397", "sun397", "sun397/SUN397", "split_zhou_SUN397.json"),
+    ("sun397", "sun397", "SUN397", "split_zhou_SUN397.json"),  # torchvision's
+]
+
+
+@pytest.mark.parametrize("name, folder, images, split_file", COOP_LAYOUTS)
+def test_coop_layouts(data_path, name, folder, images, split_file):
+    expected = make_coop(data_path, folder, images, split_file)
+    splits = assert_reads(name, expected, REFINED)  # 3 classes, as the JSON says, not the table's 47 or 102
+    assert splits.sizes == {"train": 9, "val": 3, "test": 6}
+    assert splits.train.name(0) == "Pink_Primrose/train_0.jpg"
+    assert splits.test.name(5) == "bird-of-Paradise/test_1.jpg"
+
+
+def test_coop_without_validation_split(data_path):
+    expected = make_coop(data_path, counts={"train": 2, "test": 1})
+    assert_reads("dtd", expected, REFINED)
+
+
+def test_the_folder_with_most_images_is_taken(data_path):
+    expected = make_coop(data_path, images="dtd/dtd/images")
+    write_image(data_path / "dtd/images/banded/train_0.jpg", noise(999))
+    assert_reads("dtd", expected, REFINED)
+
+
+def test_labels_are_those_of_the_split_file(data_path):
+    """Rows in any order; the class names are sorted by label, not by name or first appearance."""
+    make_coop(data_path, classes=("zebra", "ant", "Maus"))
+    file = data_path / "dtd/split_zhou_DescribableTextures.json"
+    rows = json.loads(file.read_text())
+    rows["train"].reverse()
+    file.write_text(json.dumps(rows))
+    splits = find_dataset("dtd").read()
+    assert splits.class_names == ("zebra", "ant", "maus")
+    assert splits.train.labels.tolist() == [2, 1, 0] * 3
+    assert splits.train.name(0) == "Maus/train_2.jpg"
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_lmdb(data_path, protocol):
+    expected = make_lmdb(data_path, protocol=protocol)
+    splits = assert_reads("dtd", expected, REFINED)
+    assert splits.train.name(2) == "train.lmdb key 2"
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_lmdb_with_many_keys(data_path, protocol):
+    """A pickle of more than 256 objects uses other opcodes (LONG_BINPUT in protocol 3)."""
+    # BUG data/lmdb_images.py:15 (fails for protocol 3): LONG_BINPUT is missing in _PLAIN_OPCODES.
+    expected = make_lmdb(data_path, protocol=protocol, counts={"train": 100, "test": 1})
+    assert_reads("dtd", expected, REFINED)
+
+
+def test_lmdb_is_read_twice_in_one_process(data_path):
+    # BUG data/lmdb_images.py:71 (fails): py-lmdb refuses to open one file twice while the first is still open.
+    expected = make_lmdb(data_path)
+    first = find_dataset("dtd").read()
+    second = assert_reads("dtd", expected, REFINED)
+    np.testing.assert_array_equal(first.train.open(0), second.train.open(0))
+
+
+def test_own_folder_with_split_file(data_path):
+    for split_file in ("split.json", "split_zhou_Mine.json"):
+        expected = make_coop(data_path, "mine", "mine/images", split_file, ending=".png")
+        assert_reads("mine", expected, REFINED)
+        (data_path / "mine" / split_file).unlink()
+
+
+def test_own_folder_with_split_file_beside_its_images(data_path):
+    assert_reads("mine", make_coop(data_path, "mine", "mine", "split.json", ending=".png"), REFINED)
+
+
+def test_own_folder_with_lmdb(data_path):
+    assert_reads("mine", make_lmdb(data_path, "mine"), REFINED)
+
+
+@pytest.mark.parametrize("counts", [COUNTS, {"train": 2, "test": 1}], ids=["with val", "without val"])
+@pytest.mark.parametrize("ending", [".png", ".JPG"])
+def test_class_folders(data_path, counts, ending):
+    expected = make_folders(data_path, "mine", counts=counts, ending=ending)
+    (data_path / "mine/train/banded/notes.txt").write_text("no image")
+    splits = assert_reads("mine", expected, REFINED)
+    assert splits.train.name(0) == f"Pink_Primrose/000{ending}"
+
+
+def test_class_folders_in_deeper_folders(data_path):
+    expected = make_folders(data_path, "mine", counts={"train": 1, "test": 1})
+    (data_path / "mine/train/banded/deep").mkdir()
+    shutil.move(data_path / "mine/train/banded/000.png", data_path / "mine/train/banded/deep/x.png")
+    assert_reads("mine", expected, REFINED)
+
+
+@pytest.mark.parametrize("where", ["", "NAME"])
+@pytest.mark.parametrize("name, dataset", [("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)])
+def test_cifar(data_path, monkeypatch, name, dataset, where):
+    each = 20 if name == "cifar10" else 110  # every class needs a training image
+    expected = make_cifar(data_path / where.replace("NAME", name), monkeypatch, dataset, each)
+    splits = assert_reads(name, expected, map(refined, CIFAR_NAMES[dataset]))
+    assert splits.sizes == {"train": 100 if name == "cifar10" else 110, "val": 0, "test": each}
+
+
+@pytest.mark.parametrize("where", ["", "svhn"])
+def test_svhn(data_path, monkeypatch, where):
+    assert_reads("svhn", make_svhn(data_path / where, monkeypatch), "0123456789")
+
+
+@pytest.mark.parametrize("where", ["", "gtsrb"])
+def test_gtsrb(data_path, where):
+    expected = make_gtsrb(data_path / where)
+    class_names = find_dataset("gtsrb").read().class_names
+    assert_reads("gtsrb", expected, class_names)
+    assert len(class_names) == 43
+    known = {0: "20 speed", 6: "80 lifted", 13: "give way", 14: "stop", 32: "lifted general", 40: "turn circle"}
+    assert {label: class_names[label] for label in known} == known
+    assert class_names[42] == "lifted no overtaking trucks"
+
+
+def test_the_table_says_what_is_published():
+    """Classes; training, validation and test images; the original's image and batch size."""
+    published = {
+        "cifar10": (10, (50000, 0, 10000), 32, 128),
+        "cifar100": (100, (50000, 0, 10000), 32, 128),
+        "svhn": (10, (73257, 0, 26032), 32, 128),
+        "gtsrb": (43, (26640, 0, 12630), 32, 128),
+        "abide": (2, (), 200, 64),
+        "dtd": (47, (2820, 1128, 1692), 128, 64),
+        "flowers102": (102, (4093, 1633, 2463), 128, 128),
+        "ucf101": (101, (7639, 1898, 3783), 128, 128),
+        "food101": (101, (50500, 20200, 30300), 128, 128),
+        "eurosat": (10, (13500, 5400, 8100), 128, 128),
+        "oxfordpets": (37, (2944, 736, 3669), 128, 64),
+        "stanfordcars": (196, (6509, 1635, 8041), 128, 128),
+        "sun397": (397, (15880, 3970, 19850), 128, 128),
+    }
+    table = {row.name: (row.num_classes, row.counts, row.image_size, row.batch_size) for row in DATASETS}
+    assert {name: table[name] for name in published} == published

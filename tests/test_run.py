@@ -1,0 +1,165 @@
+"""A run's folder under stress: two processes, Ctrl-C, SIGKILL, a full disk, damaged files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import filelock
+import pytest
+import torch
+from conftest import same
+from test_experiments import SMALL, checkpoint, folder
+from tiny import ROOT
+
+import cfg
+from errors import RunError, UserError
+from tools.common import files
+
+pytestmark = pytest.mark.usefixtures("small")
+SCRIPT = "experiments/cnn/ilm_vp"
+
+
+def start(*words: object, cwd: Path = ROOT) -> subprocess.Popen:
+    environment = os.environ | {"VP_DATA_PATH": str(cfg.data_path), "VP_RESULTS_PATH": str(cfg.results_path)}
+    command = [sys.executable, str(ROOT / "tests/tiny.py"), str(ROOT / f"{SCRIPT}.py"), *map(str, (*SMALL, *words))]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def wait_for_epoch(run: Path, process: subprocess.Popen, epochs: int = 2) -> None:
+    deadline = time.monotonic() + 120
+    while not (run / "log.jsonl").is_file() or len((run / "log.jsonl").read_text().splitlines()) < epochs:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_ctrl_c_then_the_same_command(tmp_path):
+    run = folder(SCRIPT, "tiny_small_seed7_epoch5000")
+    process = start("--epoch", 5000, cwd=tmp_path)  # from another working directory, too
+    wait_for_epoch(run, process)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert time.monotonic() - begin < 10
+    assert "Traceback" not in err
+    script = os.path.relpath(ROOT / f"{SCRIPT}.py", tmp_path)
+    assert f"To continue: python {script} --network tiny --dataset small --epoch 5000" in err
+    assert str(run / "ckpt.pth") in err
+    assert json.loads((run / "result.json").read_text())["status"] == "interrupted"
+    done = checkpoint(run / "ckpt.pth")["epoch"] + 1
+    assert {"curves.png", "mapping.png", "prompt.png"} <= {path.name for path in run.iterdir()}
+
+    process = start("--epoch", 5000)
+    wait_for_epoch(run, process, done + 2)  # a line more than the log may have been ahead of the checkpoint
+    process.kill()
+    out, _ = process.communicate()
+    assert f"Continuing after epoch {done} of 5000" in out
+
+
+def test_sigkill_then_the_same_command_equals_uninterrupted(run_script):
+    whole = run_script(SCRIPT, *SMALL, "--epoch", 12)
+    run = folder(SCRIPT, "tiny_small_seed7_epoch12")
+    expected = {name: checkpoint(run / name) for name in ("ckpt.pth", "best.pth")}
+    process = start("--epoch", 12, "--fresh")
+    time.sleep(0.1)
+    while (
+        json.loads((run / "result.json").read_text() if (run / "result.json").is_file() else "{}").get("status")
+        == "finished"
+    ):
+        time.sleep(0.01)  # until --fresh has emptied the folder
+    wait_for_epoch(run, process)
+    process.kill()
+    process.communicate()
+    assert len((run / "log.jsonl").read_text().splitlines()) < 12, "the run was over before it was killed"
+    again = run_script(SCRIPT, *SMALL, "--epoch", 12)
+    assert all(same(checkpoint(run / name), content) for name, content in expected.items())
+    changing = ("seconds", "images_per_second")
+    assert {k: v for k, v in again.items() if k not in changing} == {
+        k: v for k, v in whole.items() if k not in changing
+    }
+
+
+def test_a_second_process_is_refused(run_script):
+    run = folder(SCRIPT, "tiny_small_seed7_epoch2")
+    run.mkdir(parents=True)
+    with filelock.FileLock(run / ".lock"):
+        with pytest.raises(UserError, match="Another process is working in it"):
+            run_script(SCRIPT, *SMALL, "--epoch", 2)
+    assert run_script(SCRIPT, *SMALL, "--epoch", 2)["status"] == "finished"
+
+
+def test_a_mistake_prints_three_lines_and_exits_with_2():
+    process = start("--batch-size", 0)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert len(err.strip().splitlines()) == 3
+    assert out == ""
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(run_script, monkeypatch):
+    run_script(SCRIPT, *SMALL, "--epoch", 1)
+    run = folder(SCRIPT, "tiny_small_seed7_epoch1")
+    before = checkpoint(run / "ckpt.pth")
+
+    def half_written(content, file):
+        Path(file).write_bytes(b"PK half of a checkpoint")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half_written)
+    with pytest.raises(RunError, match="No space left") as caught:
+        files.save_checkpoint(run / "ckpt.pth", {"epoch": 2})
+    assert caught.value.exit_code == 1
+    assert same(checkpoint(run / "ckpt.pth"), before)
+    assert not list(run.glob(".*tmp*"))
+    with pytest.raises(RunError, match="No space left"):
+        run_script(SCRIPT, *SMALL, "--epoch", 3)
+    monkeypatch.undo()
+
+
+def test_a_folder_that_cannot_be_written(run_script, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(cfg, "results_path", tmp_path / "file")
+    with pytest.raises(UserError, match="VP_RESULTS_PATH"):
+        run_script(SCRIPT, *SMALL, "--epoch", 1)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "other"])
+def test_a_damaged_checkpoint_in_the_runs_folder_is_named(damage, run_script):
+    run_script(SCRIPT, *SMALL, "--epoch", 2)
+    run = folder(SCRIPT, "tiny_small_seed7_epoch2")
+    (run / "result.json").unlink()
+    file = run / "ckpt.pth"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:5000])
+    elif damage == "foreign":
+        torch.save(checkpoint(file) | {"mapping_sequence": torch.arange(3)}, file)
+    else:
+        torch.save(checkpoint(file) | {"setup": checkpoint(file)["setup"] | {"dataset": "digits"}}, file)
+    content = file.read_bytes()
+    with pytest.raises(UserError, match="--epoch 2 --fresh") as caught:
+        run_script(SCRIPT, *SMALL, "--epoch", 2)
+    assert str(file) in str(caught.value)
+    assert file.read_bytes() == content
+    assert run_script(SCRIPT, *SMALL, "--epoch", 2, "--fresh")["status"] == "finished"
+
+
+def test_a_folder_of_other_arguments_is_not_taken_over(run_script):
+    run_script(SCRIPT, *SMALL, "--epoch", 2)
+    run = folder(SCRIPT, "tiny_small_seed7_epoch2")
+    arguments = json.loads((run / "args.json").read_text())
+    (run / "args.json").write_text(json.dumps(arguments | {"lr": 0.5}))
+    with pytest.raises(UserError, match=r"another lr\."):
+        run_script(SCRIPT, *SMALL, "--epoch", 2)
+
+
+def test_the_folders_name_tells_what_differs(run_script):
+    words = ("--epoch", 1, "--seed", 9, "--lr", 0.5, "--shots", 2, "--mapping-interval", 2, "--val-fraction", 0.5)
+    run_script(SCRIPT, *SMALL, *words)
+    name = "tiny_small_seed9_epoch1_lr0.5_shots2_val-fraction0.5_mapping-interval2"
+    assert folder(SCRIPT, name).is_dir()
