@@ -33,3 +33,8 @@ def unknown_name(flag: str, name: str, valid: Iterable[str], hint: str = "") -> 
     next_step = f"Did you mean {flag} {nearest[0]}?" if nearest else f"Choose one of them: {flag} {valid[0]}"
     found = f"Known: {', '.join(valid)}."
     return UserError(f"{flag} {name}: there is no such name.", found, f"{next_step} {hint}".strip())
+
+
+def prepare_command(dataset: str) -> str:
+    """The command that fetches a data set, as the errors of missing data end with it."""
+    return f"python tools/prepare_data.py {dataset}"

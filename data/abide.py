@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from data.splits import ImageArrays, Splits, whole
-from errors import UserError
+from errors import UserError, prepare_command
 
 SIDE = 200
 
@@ -39,7 +39,7 @@ class Abide:
                 raise UserError(
                     f"--dataset {name}: {self.values} and {self.table} are read from {home}.",
                     f"There is no {file}.",
-                    f"Type: python tools/prepare_data.py {name}   (it says where they come from)",
+                    f"Where they come from is told by: {prepare_command(name)}",
                 )
         try:
             images, labels = self._patients(home)

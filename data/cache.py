@@ -39,7 +39,7 @@ def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) 
         UserError: some images cannot be decoded; names them all.
     """
     shape = (len(split), transform.size, transform.size, 3)
-    file = folder / f"{label.replace(' ', '-')}-{transform.size}-{_fingerprint(split, transform)}.npy"
+    file = folder / f"{label.replace(' ', '-').replace('/', '-')}-{transform.size}-{_fingerprint(split, transform)}.npy"
     try:
         pixels = np.load(file, mmap_mode="r", allow_pickle=False)
         if pixels.shape == shape and pixels.dtype == np.uint8:

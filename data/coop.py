@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.lmdb_images import LmdbImages
 from data.splits import ImageFiles, Splits, whole
-from errors import UserError
+from errors import UserError, prepare_command
 
 PARTS = ("train", "val", "test")
 
@@ -40,7 +40,7 @@ class CoOp:
                 f"--dataset {name}: its split file and images are read from data_path ({data_path}).",
                 f"There is none of {', '.join(str(file.relative_to(data_path)) for file in candidates)}."
                 + ("" if data_path.is_dir() else " data_path itself is not there."),
-                f"Type: python tools/prepare_data.py {name}   (or set VP_DATA_PATH, or data_path in cfg.py)",
+                f"If it lies elsewhere set VP_DATA_PATH, or data_path in cfg.py. If not, type: {prepare_command(name)}",
             )
         roots = [home / folder for home in homes for folder in (self.images, "images")]
         if self.torchvision_images:
@@ -109,7 +109,7 @@ def _malformed(split_file: Path, found: str) -> UserError:
         f'{split_file}: expected {{"train": [[path, label, class name], ...], "val": [...], "test": [...]}}'
         " with labels from 0 without gaps.",
         f"Found: {found}.",
-        "Mend the file, or fetch it again with tools/prepare_data.py.",
+        "Mend the file; or delete it and fetch it again with tools/prepare_data.py.",
     )
 
 
@@ -122,6 +122,6 @@ def _image_root(roots: Sequence[Path], paths: list[str], name: str) -> Path:
         raise UserError(
             f"--dataset {name}: images such as {some[0] if some else '(none)'} are named by its split file.",
             f"They are in none of {', '.join(map(str, found))}.",
-            f"Type: python tools/prepare_data.py {name}   (or copy the images into one of these folders)",
+            f"Copy the images into one of these folders, or type: {prepare_command(name)}",
         )
     return best

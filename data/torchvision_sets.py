@@ -8,7 +8,7 @@ import numpy as np
 from torchvision import datasets
 
 from data.splits import ImageArrays, ImageFiles, Split, Splits, whole
-from errors import UserError
+from errors import UserError, prepare_command
 
 GTSRB_NAMES = tuple(
     """20_speed 30_speed 50_speed 60_speed 70_speed 80_speed 80_lifted 100_speed 120_speed no_overtaking_general
@@ -41,14 +41,14 @@ class Torchvision:
                 raise UserError(
                     f"--dataset {name}: its files in {root} cannot be read.",
                     f"{type(error).__name__}: {error}",
-                    f"Type: python tools/prepare_data.py {name}",
+                    f"Type: {prepare_command(name)}",
                 ) from None
             return Splits(name, tuple(names), train, None, test)
         raise UserError(
             f"--dataset {name}: its files, in torchvision's layout, are read from data_path ({data_path}).",
             f"They are not in {data_path / name}, or they are damaged."
             + ("" if data_path.is_dir() else " data_path itself is not there."),
-            f"Type: python tools/prepare_data.py {name}   (or set VP_DATA_PATH, or data_path in cfg.py)",
+            f"If it lies elsewhere set VP_DATA_PATH, or data_path in cfg.py. If not, type: {prepare_command(name)}",
         )
 
 

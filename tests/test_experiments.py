@@ -200,9 +200,10 @@ MISTAKES = {
     "fraction above 1": (("--val-fraction", "1.5"), "at most 1"),
     "shots and a fraction": (("--shots", "2", "--train-fraction", "0.5"), "not allowed with"),
     "no such device": (("--device", "cuda:99"), "not to be had here"),
+    "a device without data": (("--device", "meta"), "not to be had here"),
     "no device at all": (("--device", "gpu"), "not to be had here"),
     "float16 on the CPU": (("--precision", "float16"), "--precision bfloat16"),
-    "no such precision": (("--precision", "float64"), "invalid choice"),
+    "no such precision": (("--precision", "float64"), "bfloat16 or float16 is needed"),
     "no such flag": (("--epochs", "3"), "unrecognized arguments"),
     "an image larger than the input": (("--dataset", "pictures"), "128 pixels wide, the input 64"),
 }

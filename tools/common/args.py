@@ -46,11 +46,17 @@ def device(text: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(text)
-        torch.zeros(1, device=chosen)
+        torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise argparse.ArgumentTypeError(f"{text!r} is not to be had here ({reason}); try cpu") from None
     return chosen
+
+
+def precision(text: str) -> str:
+    if text not in ("auto", "float32", "bfloat16", "float16"):
+        raise argparse.ArgumentTypeError(f"auto, float32, bfloat16 or float16 is needed, not {text!r}")
+    return text
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,9 +93,9 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        type=precision,
         default=cfg.precision,
-        help="of the forward pass; auto: float16 on CUDA, float32 elsewhere; default %(default)s",
+        help="float32, bfloat16, float16, or auto: float16 on CUDA, float32 elsewhere; default %(default)s",
     )
     workers = "processes that decode images where there is no cache; default %(default)s"
     parser.add_argument("--workers", type=whole_number, default=cfg.workers, help=workers)

@@ -222,7 +222,7 @@ class Run:
             **self._sizes,
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
-            "device": str(self.device) if self.device.type == "cpu" else torch.cuda.get_device_name(self.device),
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device),
             "precision": self.precision,
             "git_commit": git_commit(),
             "command": self.args.command,
