@@ -43,6 +43,7 @@ class Abide:
                 )
         try:
             images, labels = self._patients(home)
+            train, test = train_test_split(np.arange(len(labels)), test_size=0.1, random_state=1, stratify=labels)
         except (OSError, KeyError, ValueError) as error:
             raise UserError(
                 f"--dataset {name}: {self.values} holds patients/FILE_ID/cc200, a vector of {SIDE * (SIDE - 1) // 2}"
@@ -50,7 +51,6 @@ class Abide:
                 f"{home}: {error}",
                 "Make the files again with the acerta-abide scripts.",
             ) from None
-        train, test = train_test_split(np.arange(len(labels)), test_size=0.1, random_state=1, stratify=labels)
         everyone = whole(ImageArrays(images), labels)
         return Splits(name, ("non ASD", "ASD"), everyone.take(train), None, everyone.take(test))
 

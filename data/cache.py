@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +22,18 @@ from data.transforms import Transform
 from errors import UserError
 
 _CHUNK = 256
+
+
+class DamagedImages(UserError):
+    """Images that cannot be decoded: `lines` names them, a split after the other."""
+
+    def __init__(self, lines: list[str]):
+        super().__init__(
+            "Every image is read before anything else starts.",
+            "\n".join(lines),
+            "Replace these files (or take them out of the split), then type the command again.",
+        )
+        self.lines = lines
 
 
 def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) -> np.ndarray | None:
@@ -36,12 +49,12 @@ def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) 
         None where the file cannot be written (the reason is printed): the images are then decoded every epoch.
 
     Raises:
-        UserError: some images cannot be decoded; names them all.
+        DamagedImages: some images cannot be decoded; names them all.
     """
     shape = (len(split), transform.size, transform.size, 3)
     file = folder / f"{label.replace(' ', '-').replace('/', '-')}-{transform.size}-{_fingerprint(split, transform)}.npy"
     try:
-        pixels = np.load(file, mmap_mode="r", allow_pickle=False)
+        pixels = np.lib.format.open_memmap(file, mode="r")
         if pixels.shape == shape and pixels.dtype == np.uint8:
             return pixels
     except (OSError, ValueError):
@@ -57,20 +70,21 @@ def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) 
             for chunk in _decoded(split, transform, label):
                 out.write(chunk.tobytes())
         os.replace(temporary, file)
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(file, mode="r")
     except OSError as error:
         print(f"{label}: no cache in {folder} ({error}); its images will be decoded every epoch, which is slower.")
         check_images(split, transform, label)
         return None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def check_images(split: Split, transform: Transform, label: str) -> None:
     """Decodes every image once and keeps none.
 
     Raises:
-        UserError: some images cannot be decoded; names them all.
+        DamagedImages: some images cannot be decoded; names them all.
     """
     for _ in _decoded(split, transform, label):
         pass
@@ -97,11 +111,7 @@ def _decoded(split: Split, transform: Transform, label: str) -> Iterator[np.ndar
             if not damaged:
                 yield np.stack(chunk)
     if damaged:
-        raise UserError(
-            f"{label}: every image is read before anything else starts.",
-            f"{len(damaged)} of {len(split)} cannot be:\n" + "\n".join(sorted(damaged)),
-            "Replace these files (or take them out of the split) and type the command again.",
-        )
+        raise DamagedImages([f"{label}: {len(damaged)} of {len(split)} cannot be.", *sorted(damaged)])
 
 
 def _reason(error: Exception) -> str:

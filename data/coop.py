@@ -65,9 +65,6 @@ def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str) ->
             for part in PARTS
             if entries[part]
         }
-    for part in ("train", "test"):
-        if part not in splits:
-            raise _malformed(split_file, f'its "{part}" list is missing or empty')
     return Splits(name, class_names, splits["train"], splits.get("val"), splits["test"])
 
 
@@ -78,7 +75,7 @@ def load_split_json(split_file: Path) -> tuple[dict[str, list[tuple[str, int]]],
         (path, label) lists by part, and the class names by label.
 
     Raises:
-        UserError: no such structure, labels with gaps, or two names for one label.
+        UserError: no such structure, nothing to train on or to test with, labels with gaps, two names for one label.
     """
     try:
         content = json.loads(split_file.read_text(encoding="utf-8"))
@@ -98,8 +95,10 @@ def load_split_json(split_file: Path) -> tuple[dict[str, list[tuple[str, int]]],
             if names.setdefault(row[1], row[2]) != row[2]:
                 raise _malformed(split_file, f"label {row[1]} is called both {names[row[1]]} and {row[2]}")
         entries[part] = [(path, label) for path, label, _ in rows]
-    gaps = sorted(set(range(max(names, default=-1) + 1 if len(names) < 10**6 else 0)) - set(names))
-    if gaps or min(names, default=0) < 0:
+    for part in ("train", "test"):
+        if not entries[part]:
+            raise _malformed(split_file, f'its "{part}" list is missing or empty')
+    if sorted(names) != list(range(len(names))):
         raise _malformed(split_file, f"its labels have gaps: {len(names)} of them, from {min(names)} to {max(names)}")
     return entries, tuple(names[label] for label in sorted(names))
 
@@ -120,7 +119,7 @@ def _image_root(roots: Sequence[Path], paths: list[str], name: str) -> Path:
     best = max(found, key=found.get)
     if not found[best]:
         raise UserError(
-            f"--dataset {name}: images such as {some[0] if some else '(none)'} are named by its split file.",
+            f"--dataset {name}: images such as {some[0]} are named by its split file.",
             f"They are in none of {', '.join(map(str, found))}.",
             f"Copy the images into one of these folders, or type: {prepare_command(name)}",
         )

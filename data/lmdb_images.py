@@ -3,6 +3,7 @@
 import io
 import pickle
 import pickletools
+import weakref
 from pathlib import Path
 
 import lmdb
@@ -14,7 +15,7 @@ from errors import UserError
 # What Python pickles ints, bytes, lists and tuples with. Nothing here looks up a name, calls, or builds an object.
 _PLAIN_OPCODES = frozenset(
     "PROTO FRAME STOP MARK INT BININT BININT1 BININT2 LONG LONG1 LONG4 SHORT_BINBYTES BINBYTES BINBYTES8 EMPTY_LIST"
-    " LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 MEMOIZE BINPUT BINGET LONG_BINGET".split()
+    " LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET".split()
 )
 
 
@@ -30,14 +31,35 @@ def plain_loads(data: bytes) -> object:
         pickle.UnpicklingError: anything else occurs in `data`, or it is damaged. Nothing of it has been executed.
     """
     try:
-        for opcode, _, _ in pickletools.genops(data):
+        for opcode, argument, _ in pickletools.genops(data):
             if opcode.name not in _PLAIN_OPCODES:
                 raise pickle.UnpicklingError(f"it holds more than ints, bytes, lists and tuples ({opcode.name})")
+            if opcode.name == "LONG_BINPUT" and argument > len(data):  # would reserve memory for that many entries
+                raise pickle.UnpicklingError("it is damaged (a memo entry out of range)")
         return _PlainUnpickler(io.BytesIO(data)).load()
     except pickle.UnpicklingError:
         raise
     except Exception as error:  # a damaged pickle raises nearly anything
         raise pickle.UnpicklingError(f"it is damaged ({error})") from None
+
+
+class _Reader:
+    """An open LMDB file, shared by all that read it in this process: LMDB admits one environment a file and process.
+
+    A forked process may go on using it: without locks and read-only it is no more than a mapped file.
+
+    Raises:
+        lmdb.Error: it is none, or cut off: its pages are mapped, and touching one that is missing ends the process.
+    """
+
+    def __init__(self, path: Path):
+        self.environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False)
+        if (self.environment.info()["last_pgno"] + 1) * self.environment.stat()["psize"] > path.stat().st_size:
+            self.environment.close()
+            raise lmdb.CorruptedError("the file is cut off")
+
+
+_readers: "weakref.WeakValueDictionary[Path, _Reader]" = weakref.WeakValueDictionary()
 
 
 class LmdbImages:
@@ -51,7 +73,7 @@ class LmdbImages:
 
     def __init__(self, path: Path):
         self.path = path
-        self._environment = None
+        self._reader: _Reader | None = None
         try:
             count, self.keys = self._value(b"__len__"), self._value(b"__keys__")
             if type(count) is not int or type(self.keys) is not list or {type(key) for key in self.keys} - {bytes}:
@@ -67,11 +89,10 @@ class LmdbImages:
             ) from None
 
     def _value(self, key: bytes) -> object:
-        if self._environment is None:  # opened by each process that reads
-            self._environment = lmdb.open(
-                str(self.path), subdir=False, readonly=True, lock=False, readahead=False, create=False
-            )
-        with self._environment.begin() as transaction:
+        if self._reader is None:
+            self._reader = _readers.get(self.path.resolve()) or _Reader(self.path)
+            _readers[self.path.resolve()] = self._reader
+        with self._reader.environment.begin() as transaction:
             data = transaction.get(key)
         if data is None:
             raise pickle.UnpicklingError(f"there is no key {key!r}")
@@ -87,7 +108,7 @@ class LmdbImages:
         return value
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_environment": None}
+        return self.__dict__ | {"_reader": None}
 
     def open(self, index: int) -> Image.Image:
         with Image.open(io.BytesIO(self._image_and_label(index)[0])) as image:

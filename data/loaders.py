@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from data.cache import cached_pixels, check_images
+from data.cache import DamagedImages, cached_pixels, check_images
 from data.splits import ImageArrays, Split, Splits
 from data.transforms import Transform
 
@@ -81,9 +81,17 @@ class Loader:
 
 def build_loaders(splits: Splits, *, train_transform: Transform, eval_transform: Transform, **how) -> Loaders:
     """Loaders of a data set's splits, the training split shuffled; `how` is what `build_loader` takes."""
-    train = build_loader(splits.train, train_transform, f"{splits.name} train", shuffle=True, **how)
-    val = build_loader(splits.val, eval_transform, f"{splits.name} val", **how) if splits.val else None
-    return Loaders(train, val, build_loader(splits.test, eval_transform, f"{splits.name} test", **how))
+    loaders: dict[str, Loader | None] = {}
+    damaged: list[str] = []
+    for part, transform in (("train", train_transform), ("val", eval_transform), ("test", eval_transform)):
+        split, label = getattr(splits, part), f"{splits.name} {part}"
+        try:
+            loaders[part] = split and build_loader(split, transform, label, shuffle=part == "train", **how)
+        except DamagedImages as error:  # the other splits' images are named in the same breath
+            damaged += error.lines
+    if damaged:
+        raise DamagedImages(damaged)
+    return Loaders(**loaders)
 
 
 def build_loader(
@@ -105,7 +113,7 @@ def build_loader(
         cache_folder: where decoded pixels are kept, once for all epochs and runs; None decodes every epoch anew.
 
     Raises:
-        UserError: some images cannot be decoded; names them all.
+        DamagedImages: some images cannot be decoded; names them all.
     """
     pixels = _pixels(split, transform, cache_folder, label)
     fetch = _gather(pixels, device) if pixels is not None else _decode_anew(split, transform, workers, device)
@@ -156,6 +164,7 @@ def _decode_anew(
             batch_sampler=[positions.tolist() for positions in batches],
             num_workers=workers,
             pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # its own, so that decoding draws nothing that a cache would not draw
         )
         return (batch.permute(0, 3, 1, 2) for batch in loader)
 

@@ -15,6 +15,7 @@ from data.cache import cached_pixels
 from data.catalog import find_dataset
 from data.loaders import build_loaders
 from data.transforms import Transform
+from errors import UserError
 
 
 @pytest.fixture
@@ -81,6 +82,14 @@ def test_without_a_place_for_the_cache(data_path, cache, monkeypatch, capsys, ob
         images = [images for images, _ in loaders.test]
         assert all(map(torch.equal, images, expected)) and len(images) == len(expected) == 2
     assert not cache.is_dir() or not list(cache.iterdir())
+
+
+def test_damaged_images_are_told_all_the_same(data_path, cache, monkeypatch):
+    make_coop(data_path)
+    (data_path / "dtd/images/banded/train_0.jpg").write_bytes(b"")
+    full_disk(cache, monkeypatch)
+    with pytest.raises(UserError, match=r"banded/train_0\.jpg"):
+        build("dtd", cache)
 
 
 def test_enough_space_is_enough(data_path, cache, monkeypatch):
