@@ -141,7 +141,6 @@ def one_ill_patient(home):
         (without_column, ["DX_GROUP"]),
         (unknown_patient, ["Site_0000005"]),
         (damaged_group, ["DX_GROUP", "'ill'"]),
-        # BUG data/abide.py:53 (fails): train_test_split's ValueError is outside of the try.
         (one_ill_patient, ["abide"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -129,7 +129,7 @@ SPOILT = {
     "another size": lambda whole: header((9, 4, 4, 3)) + bytes(9 * 48),
     "another type": lambda whole: header((9, 8, 8, 3), "<f4") + bytes(9 * 192 * 4),
     "a pickled array": lambda whole: header((9, 8, 8, 3), "|O") + b"cos\nsystem\n(S'true'\ntR.",
-    # BUG data/cache.py:47 (the three below fail): np.load raises EOFError, zipfile.BadZipFile, or gives an NpzFile.
+    # np.load raises EOFError or zipfile.BadZipFile for these, or gives an NpzFile
     "empty": lambda whole: b"",
     "the start of a zip file": lambda whole: b"PK\x03\x04" + bytes(30),
     "an .npz archive": lambda whole: npz(np.frombuffer(whole[-9 * 192 :], np.uint8)),

@@ -116,8 +116,7 @@ def test_damage_in_other_splits(data_path, cache, part):
 
 @cached
 def test_damage_in_several_splits_is_named_together(data_path, cache):
-    # BUG data/loaders.py, build_loaders (fails): the splits are decoded one after the other, and the first split's
-    # error hides the other splits' until the user has mended it and started again.
+    # else the user would mend one split, start again, and be told about the next one
     make_coop(data_path)
     for part in ("train", "val", "test"):
         truncated(data_path / f"dtd/images/banded/{part}_0.jpg")

@@ -74,7 +74,6 @@ MALFORMED = {
     "no test split": ({"train": [ROW]}, ['"test" list is missing or empty']),
     "an empty test split": ({"train": [ROW], "val": [ROW], "test": []}, ['"test" list is missing or empty']),
     "an empty train split": ({"train": [], "test": [ROW]}, ['"train" list is missing or empty']),
-    # BUG data/coop.py:62 (fails): images are looked for before the lists are, "images such as (none) are named".
     "nothing in it": ({}, ['"train" list is missing or empty']),
     "a label only in test": ({"train": [ROW], "test": [ROW, ["a/0.jpg", 1, "b"]]}, ["No training image", "1 (b)"]),
 }
@@ -94,7 +93,6 @@ def test_malformed_split_file(data_path, name, content, words):
 
 def test_huge_label_is_a_gap_and_costs_no_memory(data_path):
     """The message must not need a set of all labels that are not there: in a process with 1 GB."""
-    # BUG data/coop.py:101 (fails): set(range(highest label + 1)).
     (data_path / "mine").mkdir()
     (data_path / "mine/split.json").write_text(json.dumps({"train": [ROW, ["b", 10**9, "b"]], "test": [ROW]}))
     script = "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30));" + LOAD_SPLIT_JSON

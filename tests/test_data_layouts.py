@@ -114,13 +114,12 @@ def test_lmdb(data_path, protocol):
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_lmdb_with_many_keys(data_path, protocol):
     """A pickle of more than 256 objects uses other opcodes (LONG_BINPUT in protocol 3)."""
-    # BUG data/lmdb_images.py:15 (fails for protocol 3): LONG_BINPUT is missing in _PLAIN_OPCODES.
     expected = make_lmdb(data_path, protocol=protocol, counts={"train": 100, "test": 1})
     assert_reads("dtd", expected, REFINED)
 
 
 def test_lmdb_is_read_twice_in_one_process(data_path):
-    # BUG data/lmdb_images.py:71 (fails): py-lmdb refuses to open one file twice while the first is still open.
+    # py-lmdb refuses to open one file twice while the first is still open
     expected = make_lmdb(data_path)
     first = find_dataset("dtd").read()
     second = assert_reads("dtd", expected, REFINED)

@@ -175,7 +175,6 @@ def test_not_an_lmdb(tmp_path):
 
 def test_lmdb_cut_off(tmp_path):
     """A copy that broke off: LMDB maps the file, and reading beyond its end kills the process (SIGBUS)."""
-    # BUG data/lmdb_images.py:71 (fails): the process dies by a bus error.
     write_lmdb(tmp_path / "train.lmdb", [(bytes(20000), 0)] * 20)
     content = (tmp_path / "train.lmdb").read_bytes()
     (tmp_path / "cut.lmdb").write_bytes(content[: len(content) // 2])

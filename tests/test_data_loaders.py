@@ -103,8 +103,8 @@ def test_shuffling_is_seeded(tmp_path, cache, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("transform", [Transform(16), Transform(16, crop=12, random=True)], ids=["fixed", "random"])
 def test_cached_pixels_are_those_decoded_every_epoch(data_path, workers, transform):
-    # BUG data/loaders.py, _decode_anew (fails): DataLoader draws a base seed from torch's generator for every pass, so
-    # that with the same seed the crops and all later orders differ from those with a cache.
+    # DataLoader draws a base seed for every pass: taken from torch's generator, it would change the crops and all later
+    # orders, so that the same seed would give another run without a cache than with it
     make_coop(data_path)
     splits = find_dataset("dtd").read()
     epochs = []

@@ -64,8 +64,7 @@ def file_in_its_place(cache, monkeypatch):
         full_disk,
         read_only,
         full_while_writing,
-        # BUG data/cache.py:66 (fails): the `finally` raises NotADirectoryError; EROFS on a read-only disk, too.
-        file_in_its_place,
+        file_in_its_place,  # removing the temporary file fails, too
     ],
 )
 def test_without_a_place_for_the_cache(data_path, cache, monkeypatch, capsys, obstacle):
@@ -99,7 +98,6 @@ def test_enough_space_is_enough(data_path, cache, monkeypatch):
 
 
 def test_folder_name_with_a_slash(data_path, cache, capsys):
-    # BUG data/cache.py:42 (fails): the slash of the data set's name makes a folder of the cache's file name.
     make_folders(data_path, "mine/birds")
     build("mine/birds", cache)
     assert "no cache" not in capsys.readouterr().out

@@ -163,3 +163,12 @@ def test_the_folders_name_tells_what_differs(run_script):
     run_script(SCRIPT, *SMALL, *words)
     name = "tiny_small_seed9_epoch1_lr0.5_shots2_val-fraction0.5_mapping-interval2"
     assert folder(SCRIPT, name).is_dir()
+
+
+def test_a_log_that_lost_epochs_is_named(run_script):
+    run_script(SCRIPT, *SMALL, "--epoch", 2)
+    run = folder(SCRIPT, "tiny_small_seed7_epoch2")
+    (run / "result.json").unlink()
+    (run / "log.jsonl").write_text((run / "log.jsonl").read_text()[:-20])
+    with pytest.raises(UserError, match=r"should hold the 2 epochs(.|\n)*It holds 1\."):
+        run_script(SCRIPT, *SMALL, "--epoch", 2)

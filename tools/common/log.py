@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from errors import RunError
+from errors import RunError, UserError
 from tools.common.files import write_whole
 
 
@@ -24,7 +24,17 @@ class Log:
                 break
 
     def keep(self, epochs: int) -> None:
-        """Drops what was logged after the checkpoint: those epochs are trained again."""
+        """Drops what was logged after the checkpoint: those epochs are trained again.
+
+        Raises:
+            UserError: epochs before the checkpoint are missing, so that the run could not be summed up.
+        """
+        if len(self.records) < epochs:
+            raise UserError(
+                f"{self.path} should hold the {epochs} epochs of the checkpoint beside it.",
+                f"It holds {len(self.records)}.",
+                "Put the file back, or start over with --fresh.",
+            )
         self.records = self.records[:epochs]
         text = "".join(json.dumps(record) + "\n" for record in self.records)
         write_whole(self.path, lambda file: file.write_text(text, encoding="utf-8"))

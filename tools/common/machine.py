@@ -3,7 +3,11 @@
 import ctypes
 import subprocess
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+
+import torch
+import torchvision
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +24,17 @@ def keep_freed_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
+def environment(device: torch.device) -> dict[str, str | None]:
+    """What a receipt says of where a number came from: versions, device, commit."""
+    return {
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "git_commit": git_commit(),
+    }
+
+
+@cache
 def git_commit() -> str | None:
     """The checkout's commit, with `+changes` where files differ from it; None outside a git checkout."""
 

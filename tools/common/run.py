@@ -11,7 +11,6 @@ from typing import Any
 import filelock
 import numpy as np
 import torch
-import torchvision
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -24,7 +23,7 @@ from tools.common import plots
 from tools.common.args import MACHINE, Parser, resolve_precision, run_name
 from tools.common.files import load_checkpoint, read_json, save_checkpoint, write_json, write_whole
 from tools.common.log import Log
-from tools.common.machine import git_commit, keep_freed_memory
+from tools.common.machine import environment, keep_freed_memory
 from tools.common.receipt import describe, summarise
 
 
@@ -220,11 +219,8 @@ class Run:
             **summarise(self.log.records),
             "classes": len(self._setup["class_names"]),
             **self._sizes,
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device),
             "precision": self.precision,
-            "git_commit": git_commit(),
+            **environment(self.device),
             "command": self.args.command,
             **self._receipt,
         }
