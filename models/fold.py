@@ -37,7 +37,12 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
         follows_conv = before.op == "call_module" and type(modules[before.target]) in _CONVOLUTIONS
         if not follows_conv or len(before.users) > 1 or calls.count(node.target) > 1 or calls.count(before.target) > 1:
             continue
-        network.set_submodule(before.target, fuse_conv_bn_eval(modules[before.target], norm))
         rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
-        network.set_submodule(node.target, rest)
+        _replace(network, before.target, fuse_conv_bn_eval(modules[before.target], norm))
+        _replace(network, node.target, rest)
     return network
+
+
+def _replace(network: nn.Module, path: str, layer: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(network.get_submodule(parent), name, layer)

@@ -255,7 +255,7 @@ class Run:
         )
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted("Interrupted.", kept, f"To continue: {self.args.command}") from None
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.cuda.OutOfMemoryError):
             smaller = "Try a lower --batch-size."
             raise RunError(f"{self.args.method} had to stop: out of memory on {self.device}.", kept, smaller) from None
         if isinstance(error, NonFiniteLoss):
