@@ -67,4 +67,6 @@ class Abide:
                 if vector.shape != upper[0].shape:
                     raise ValueError(f"the vector of {patient} has the shape {vector.shape}")
                 image[upper] = (vector - vector.min()) / max(vector.max() - vector.min(), 1e-12)
+        if unknown := [patient for patient in patients if patient not in diagnosis]:
+            raise ValueError(f"{self.table} lacks {', '.join(unknown)}")
         return images, [diagnosis[patient] for patient in patients]

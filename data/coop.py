@@ -86,7 +86,7 @@ def load_split_json(split_file: Path) -> tuple[dict[str, list[tuple[str, int]]],
     names: dict[int, str] = {}
     entries: dict[str, list[tuple[str, int]]] = {}
     for part in PARTS:
-        rows = content.get(part) or []
+        rows = content.get(part, [])
         if not isinstance(rows, list):
             raise _malformed(split_file, f'its "{part}" is no list')
         for number, row in enumerate(rows):

@@ -1,5 +1,7 @@
 """From image files to pixels: colour modes, the fixed resize, and the random part on batches."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -81,7 +83,9 @@ def test_colour_modes(tmp_path, image, ending, mode, expected):
     image.save(path)
     with Image.open(path) as saved:
         assert saved.mode == mode  # else the file does not test what it should
-    opened = ImageFiles(tmp_path, [path.name]).open(0)
+    with warnings.catch_warnings():  # Pillow warns where it drops a palette's alpha
+        warnings.simplefilter("error")
+        opened = ImageFiles(tmp_path, [path.name]).open(0)
     assert opened.mode == "RGB"
     assert np.asarray(opened).tolist() == [expected]
 
