@@ -1,5 +1,6 @@
 """The training loop: the only one. It knows images, labels, a model that gives target logits, and an optimizer."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 
 class NonFiniteLoss(Exception):
-    """The training loss became infinite or not a number."""
+    """A loss became infinite or not a number."""
 
 
 class _Meter:
@@ -40,7 +41,6 @@ def train_one_epoch(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     *,
-    observe: Callable[[Tensor], None] | None = None,
     description: str = "training",
 ) -> dict[str, float]:
     """One pass of cross-entropy training.
@@ -48,7 +48,6 @@ def train_one_epoch(
     Args:
         model: images (B,3,h,w) in [0,1] -> target logits (B,T).
         loader: batches of images and labels (B,) int64, on the model's device.
-        observe: called with each batch's labels after its forward pass.
 
     Returns:
         `loss` (mean over images) and `acc` (fraction in [0,1]) as they were while the model trained.
@@ -68,8 +67,6 @@ def train_one_epoch(
             scaler.step(optimizer)
             scaler.update()
             meter.add(loss, logits, labels)
-            if observe:
-                observe(labels)
             if time.monotonic() - shown > 0.5:  # reading the sums waits for the device, so not at every step
                 shown = time.monotonic()
                 _check_finite(meter)
@@ -91,7 +88,10 @@ def evaluate(
     observe: Callable[[Tensor], None] | None = None,
     description: str = "evaluation",
 ) -> dict[str, float]:
-    """Mean cross-entropy `loss` and accuracy `acc` in [0,1] of the model in eval mode; arguments as in training."""
+    """Mean cross-entropy `loss` and accuracy `acc` in [0,1] of the model in eval mode; arguments as in training.
+
+    `observe` is called with each batch's labels after its forward pass.
+    """
     model.eval()
     meter = _Meter()
     for images, labels in progress(loader, description):
@@ -134,6 +134,9 @@ def fit(
         on_epoch_end: called with the epoch and its record: train_, val_, test_ + loss and acc, lr, seconds, and
             images_per_second (of training alone).
         observe_test: see `evaluate`'s observe, for the test split.
+
+    Raises:
+        NonFiniteLoss: a loss became infinite or not a number; that epoch has no end.
     """
     for epoch in range(start_epoch, epochs):
         label = f"epoch {epoch + 1}/{epochs}"
@@ -149,6 +152,8 @@ def fit(
             results["val"] = evaluate(model, loaders.val, description=f"{label} validation")
         results["test"] = evaluate(model, loaders.test, observe=observe_test, description=f"{label} test")
         for split, metrics in results.items():
+            if not math.isfinite(metrics["loss"]):  # the epoch's last step broke the model: not to be saved
+                raise NonFiniteLoss(f"the {split} loss is {metrics['loss']} after epoch {epoch + 1}")
             record |= {f"{split}_{name}": value for name, value in metrics.items()}
         record["seconds"] = time.perf_counter() - begin
         on_epoch_end(epoch, record)

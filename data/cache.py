@@ -31,7 +31,7 @@ class DamagedImages(UserError):
         super().__init__(
             "Every image is read before anything else starts.",
             "\n".join(lines),
-            "Replace these files (or take them out of the split), then type the command again.",
+            "Replace these files or leave them out, then type the command again.",
         )
         self.lines = lines
 

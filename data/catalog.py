@@ -97,7 +97,8 @@ def find_dataset(name: str) -> Dataset:
     if row is None and name not in ("", ".", "..") and (cfg.data_path / name).is_dir():
         row = Dataset(name, Folder())
     if row is None:
-        hint = f"(A folder of your own is read from {cfg.data_path / name}.)"
+        there = "" if cfg.data_path.is_dir() else ", but data_path itself is not there: set VP_DATA_PATH"
+        hint = f"(A folder of your own is read from {cfg.data_path / name}{there}.)"
         raise unknown_name("--dataset", name, [row.name for row in DATASETS], hint)
     return row
 

@@ -32,7 +32,9 @@ class Loader:
 
     Args:
         labels: (N,) int64.
-        fetch: order (N,) int64 -> batches of images (B,3,h,w), uint8 or float32 in [0,1], on any device.
+        fetch: batches of positions (B,) int64 -> the images of each, (B,3,h,w) or (B,1,h,w) where the channels are
+            equal (or what `encoded` made of them), uint8 or float32 in [0,1], on any device.
+        on_batch: images (B,3,h,w) on the device -> what the transform does to batches.
     """
 
     def __init__(
@@ -56,7 +58,8 @@ class Loader:
         batches = list(order.split(self.batch_size))
         for positions, images in zip(batches, self._fetch(batches), strict=True):
             labels = self.labels[positions].to(self.device, non_blocking=True)
-            images = self._on_batch(images.to(self.device, non_blocking=True))
+            images = images.to(self.device, non_blocking=True)
+            images = self._on_batch(images.expand(-1, 3, -1, -1) if images.ndim == 4 else images)
             yield (images.float().div_(255) if images.dtype == torch.uint8 else images), labels
 
     @property
@@ -136,7 +139,7 @@ def _gather(pixels: np.ndarray, device: torch.device) -> Callable[[list[Tensor]]
     def fetch(batches: list[Tensor]) -> Iterator[Tensor]:
         for positions in batches:
             batch = torch.from_numpy(pixels[positions.numpy()])
-            batch = batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch[:, None].expand(-1, 3, -1, -1)
+            batch = batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch[:, None]
             yield batch.pin_memory() if device.type == "cuda" else batch
 
     return fetch

@@ -108,6 +108,13 @@ class Splits:
     test: Split
 
     def __post_init__(self):
+        twice = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        if twice:
+            raise UserError(
+                f"--dataset {self.name}: class names are compared in lower case, `_` and `-` as spaces.",
+                f"More than one class is called {', '.join(twice)}.",
+                "Rename all but one of them.",
+            )
         for part in ("train", "val", "test"):
             split = getattr(self, part)
             if split is None:

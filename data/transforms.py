@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from errors import UserError
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -37,3 +39,17 @@ class Transform:
         )
         flip = (torch.rand(len(images)) < 0.5).to(images.device)
         return torch.where(flip[:, None, None, None], images.flip(3), images)
+
+
+def restore_transform(setup: dict, default_size: int | None) -> Transform:
+    """The evaluation transform that a checkpoint's `setup` names, or plain resizing where it names none.
+
+    Raises:
+        UserError: what it names is no transform.
+    """
+    fields = setup.get("transform", {"size": default_size})
+    try:
+        return Transform(int(fields["size"]), fields.get("crop") and int(fields["crop"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        asked = "The checkpoint's `transform` has a size, and may have a crop."
+        raise UserError(asked, f"Found {fields!r}.", "Give another file.") from None

@@ -166,13 +166,13 @@ def _from_timm(asked: str, name: str) -> nn.Module:
     weights = timm.models.get_pretrained_cfg(name)
     repository = weights.hf_hub_id
     file = checkpoint_folder() / f"{name}.safetensors"
-    url = f"https://huggingface.co/{repository}/resolve/main/model.safetensors"
+    url = huggingface_hub.hf_hub_url(repository, "model.safetensors")
     source = file if file.is_file() else huggingface_hub.try_to_load_from_cache(repository, "model.safetensors")
     if not isinstance(source, str | Path):
         try:  # one request first: the hub's own client would retry a missing connection for a minute and a half
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
             source = huggingface_hub.hf_hub_download(repository, "model.safetensors")
-        except OSError as error:
+        except Exception as error:  # the hub's client has its own kinds beside OSError
             raise _missing(asked, file, url, error) from None
     try:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(source)})
@@ -215,14 +215,18 @@ def _unreadable(name: str, file: Path, reason: object) -> UserError:
 
 
 def _timm_row(name: str) -> NetworkRow:
-    weights = timm.models.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
+    try:
+        weights = timm.models.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
+    except RuntimeError:  # the architecture is known, the tag is not
+        weights = None
     if weights is None or not weights.hf_hub_id:
         known = timm.list_pretrained() + [known.split(".")[0] for known in timm.list_pretrained()]
-        nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        nearest = get_close_matches(name, known, n=1, cutoff=0.5)
+        next_step = f"Did you mean --network timm:{nearest[0]}?" if nearest else "For example --network timm:resnet34"
         raise UserError(
             f"--network timm:{name}: there is no such name with pre-trained weights.",
             "Known: the names that timm.list_pretrained() gives, over a thousand.",
-            f"Did you mean --network timm:{nearest}?",
+            next_step,
         )
     if weights.num_classes != len(CLASS_NAMES):
         raise UserError(

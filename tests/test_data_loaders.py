@@ -7,7 +7,7 @@ from make_data import make_abide, make_coop, make_folders, make_lmdb
 
 import cfg
 from data.catalog import find_dataset
-from data.loaders import build_loaders
+from data.loaders import Loader, _gather, build_loaders
 from data.splits import ImageArrays, Splits, whole
 from data.transforms import Transform
 
@@ -193,3 +193,14 @@ def test_encoded(tmp_path, part):
             torch.testing.assert_close(features, other, rtol=0, atol=0)
             assert torch.equal(labels, other_labels) and not features.requires_grad
     assert encoder.seen == 30 and len(encoded) == 5
+
+
+def test_arrays_of_one_channel_travel_as_one():
+    """Pinned memory cannot hold a tensor whose channels are one and the same; the loader spreads them on the device."""
+    array = np.random.default_rng(0).random((5, 6, 6), dtype=np.float32)
+    fetched = next(_gather(array, CPU)([torch.tensor([3, 1])]))
+    assert fetched.shape == (2, 1, 6, 6)
+    assert 0 not in fetched.stride()
+    loader = Loader(np.arange(5), _gather(array, CPU), lambda x: x, batch_size=5, shuffle=False, device=CPU)
+    images, _ = next(iter(loader))
+    assert torch.equal(images, torch.from_numpy(array)[:, None].expand(-1, 3, -1, -1))

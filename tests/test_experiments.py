@@ -190,6 +190,12 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(run_script, monkeyp
     assert json.loads((run / "result.json").read_text())["status"] == "failed"
 
 
+def test_a_model_that_the_last_step_broke_is_not_saved(run_script):
+    with pytest.raises(RunError, match=r"loss is (nan|inf)"):
+        run_script("experiments/cnn/linear_probing", *SMALL, "--epoch", 2, "--lr", 1e37)
+    assert not list(cfg.results_path.rglob("ckpt.pth"))
+
+
 MISTAKES = {
     "no such network": (("--network", "tini"), "Did you mean --network tiny?"),
     "no such data set": (("--dataset", "digit"), "Did you mean --dataset digits?"),
@@ -198,6 +204,7 @@ MISTAKES = {
     "learning rate of 0": (("--lr", "0"), "a number above 0"),
     "learning rate of nan": (("--lr", "nan"), "a number above 0"),
     "fraction above 1": (("--val-fraction", "1.5"), "at most 1"),
+    "an enormous seed": (("--seed", "99999999999999999999"), "below 2^63"),
     "shots and a fraction": (("--shots", "2", "--train-fraction", "0.5"), "not allowed with"),
     "no such device": (("--device", "cuda:99"), "not to be had here"),
     "a device without data": (("--device", "meta"), "not to be had here"),

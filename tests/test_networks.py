@@ -199,7 +199,8 @@ def test_package_weights_are_checked_shape_by_shape(monkeypatch, tmp_path):
     [
         ("resnet81", "Did you mean --network resnet18?"),
         ("timm:resnet10tt", "Did you mean --network timm:resnet10t?"),
-        ("timm:", "Did you mean --network timm:"),
+        ("timm:", "For example --network timm:resnet34"),
+        ("timm:resnet18.foo", "Did you mean --network timm:resnet18?"),
         ("timm:vit_base_patch16_224.augreg_in21k", "21843 outputs"),
     ],
 )

@@ -154,7 +154,7 @@ def test_a_folder_of_other_arguments_is_not_taken_over(run_script):
     run = folder(SCRIPT, "tiny_small_seed7_epoch2")
     arguments = json.loads((run / "args.json").read_text())
     (run / "args.json").write_text(json.dumps(arguments | {"lr": 0.5}))
-    with pytest.raises(UserError, match=r"another lr\."):
+    with pytest.raises(UserError, match=r"has lr 0.5, not 0.01"):
         run_script(SCRIPT, *SMALL, "--epoch", 2)
 
 
@@ -171,4 +171,65 @@ def test_a_log_that_lost_epochs_is_named(run_script):
     (run / "result.json").unlink()
     (run / "log.jsonl").write_text((run / "log.jsonl").read_text()[:-20])
     with pytest.raises(UserError, match=r"should hold the 2 epochs(.|\n)*It holds 1\."):
+        run_script(SCRIPT, *SMALL, "--epoch", 2)
+
+
+def test_fresh_deletes_nothing_before_data_and_network_are_known_to_be_good(run_script, small):
+    result = run_script(SCRIPT, *SMALL, "--epoch", 1)
+    (small / "test").rename(small / "hidden")
+    with pytest.raises(UserError, match="should hold"):
+        run_script(SCRIPT, *SMALL, "--epoch", 1, "--fresh")
+    assert run_script(SCRIPT, *SMALL, "--epoch", 1) == result
+
+
+def test_a_run_does_not_change_its_precision_half_way(run_script):
+    run_script(SCRIPT, *SMALL, "--epoch", 2)
+    run = folder(SCRIPT, "tiny_small_seed7_epoch2")
+    (run / "result.json").unlink()
+    arguments = json.loads((run / "args.json").read_text())
+    assert (arguments["precision"], arguments["device"]) == ("float32", "cpu")
+    (run / "args.json").write_text(json.dumps(arguments | {"precision": "float16"}))
+    with pytest.raises(UserError, match="has precision float16, not float32"):
+        run_script(SCRIPT, *SMALL, "--epoch", 2)
+
+
+def test_interrupted_while_the_first_checkpoint_is_written(run_script, monkeypatch):
+    def interrupt(path, content):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tools.common.run.save_checkpoint", interrupt)
+    with pytest.raises(UserError, match="No epoch was finished"):
+        run_script(SCRIPT, *SMALL, "--epoch", 2)
+    assert not folder(SCRIPT, "tiny_small_seed7_epoch2").exists()
+
+
+def test_a_full_disk_under_tensorboard_is_no_traceback(run_script, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", full)
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.close", full)
+    with pytest.raises(RunError, match=r"tensorboard has to be written(.|\n)*No space left"):
+        run_script(SCRIPT, *SMALL, "--epoch", 2)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epoch": "x"}, {"setup": [1]}, {"scheduler_dict": 5}, {"optimizer_dict": {}}, {"visual_prompt_dict": 3}]
+)
+def test_a_checkpoint_of_wrong_values_is_named(change, run_script):
+    run_script(SCRIPT, *SMALL, "--epoch", 2)
+    run = folder(SCRIPT, "tiny_small_seed7_epoch2")
+    (run / "result.json").unlink()
+    torch.save(checkpoint(run / "ckpt.pth") | change, run / "ckpt.pth")
+    with pytest.raises(UserError, match="--fresh"):
+        run_script(SCRIPT, *SMALL, "--epoch", 2)
+
+
+@pytest.mark.parametrize(("file", "content"), [("args.json", "[1]"), ("result.json", "{"), ("args.json", "3")])
+def test_damaged_json_is_named(file, content, run_script):
+    run_script(SCRIPT, *SMALL, "--epoch", 2)
+    run = folder(SCRIPT, "tiny_small_seed7_epoch2")
+    (run / "result.json").unlink()
+    (run / file).write_text(content)
+    with pytest.raises(UserError, match=rf"{file} is read"):
         run_script(SCRIPT, *SMALL, "--epoch", 2)

@@ -11,15 +11,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tools.common.command import run_command  # first, for Ctrl-C during the imports
+
+# isort: split
+
 import cfg
 from algorithms.training import evaluate
 from data.catalog import find_dataset
 from data.loaders import build_loader
-from data.transforms import Transform
+from data.transforms import restore_transform
 from errors import UserError
 from models.restore import restore
 from tools.common.args import Parser, add_checkpoint_flags, positive_int, resolve_precision
-from tools.common.command import run_command
 from tools.common.files import checkpoint_setup, load_checkpoint
 
 
@@ -34,7 +37,7 @@ def main(argv: list[str] | None = None) -> dict:
     dataset = find_dataset(setup["dataset"])
     splits = dataset.read()
     check_classes(checkpoint, setup, splits.class_names)
-    transform = Transform(**setup.get("transform", {"size": dataset.image_size}))
+    transform = restore_transform(setup, dataset.image_size)
     model = restore(checkpoint, setup["network"], image_size=transform.size, device=args.device, precision=precision)
     loader = build_loader(
         splits.test,
@@ -47,7 +50,7 @@ def main(argv: list[str] | None = None) -> dict:
     )
     result = evaluate(model, loader, description="test")
     total = len(splits.test)
-    print(f"{setup['network']} on {setup['dataset']}, epoch {int(checkpoint.get('epoch', -1)) + 1}: {args.checkpoint}")
+    print(f"{setup['network']} on {setup['dataset']}, {args.checkpoint}")
     print(f"Test accuracy {result['acc']:.4f} ({round(result['acc'] * total)} of {total}), loss {result['loss']:.4f}")
     return result
 

@@ -8,16 +8,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tools.common.command import run_command  # first, for Ctrl-C during the imports
+
+# isort: split
+
 import numpy as np
 import torch
 
 from data.catalog import find_dataset
 from data.loaders import build_loader
 from data.splits import ImageFiles, whole
-from data.transforms import Transform
+from data.transforms import restore_transform
 from models.restore import restore
 from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
-from tools.common.command import run_command
 from tools.common.files import checkpoint_setup, load_checkpoint
 
 TOP = 5
@@ -35,7 +38,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[str, float]]]:
     if "class_names" not in setup:  # a foreign checkpoint: only the data set knows what its classes are called
         dataset = find_dataset(setup["dataset"])
         setup |= {"class_names": dataset.read().class_names, "transform": {"size": dataset.image_size}}
-    transform, class_names = Transform(**setup["transform"]), setup["class_names"]
+    transform, class_names = restore_transform(setup, None), setup["class_names"]
     images = whole(ImageFiles(Path(), args.image), np.zeros(len(args.image)))
     loader = build_loader(
         images, transform, "your images", batch_size=32, device=args.device, workers=0, cache_folder=None

@@ -12,6 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tools.common.command import run_command  # first, for Ctrl-C during the imports
+
+# isort: split
+
 import torch
 
 from algorithms.training import fit
@@ -20,7 +24,6 @@ from data.loaders import build_loaders
 from data.transforms import Transform
 from models.networks import find_network, load_network
 from tools.common.args import experiment_parser
-from tools.common.command import run_command
 from tools.common.run import Run
 
 

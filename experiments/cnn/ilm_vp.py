@@ -12,6 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tools.common.command import run_command  # first, for Ctrl-C during the imports
+
+# isort: split
+
 import torch
 
 from algorithms.label_mapping import (
@@ -28,7 +32,6 @@ from models.networks import find_network, load_network
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
 from tools.common.args import experiment_parser, positive_int
-from tools.common.command import run_command
 from tools.common.plots import prompted_figures
 from tools.common.run import Run
 

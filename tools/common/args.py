@@ -24,6 +24,12 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    if whole_number(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"a whole number below 2^63 is needed, not {text}")
+    return int(text)
+
+
 def positive_float(text: str) -> float:
     try:
         value = float(text)
@@ -126,19 +132,18 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def experiment_parser(file: str, doc: str, *, lr: float, epochs: int = 200, seed: int = 7) -> Parser:
+def experiment_parser(file: str, doc: str, *, lr: float) -> Parser:
     """The flags of every experiment; a script adds its own and calls `parse_args(argv)`.
 
-    The namespace also holds `method` (folder/script), `command` (to be typed again), and `given`: what distinguishes
-    this run from the script's default one.
+    The namespace also holds `method` (folder/script) and `command` (to be typed again).
     """
     parser = Parser(file, doc)
     parser.add_argument("--network", required=True, help="a row of README's table of networks, or timm:NAME")
     parser.add_argument("--dataset", required=True, help="a row of README's table of data sets, or your folder's name")
     parser.add_argument(
-        "--seed", type=whole_number, default=seed, help="of everything that is drawn at random; default %(default)s"
+        "--seed", type=seed, default=7, help="of everything that is drawn at random; default %(default)s"
     )
-    parser.add_argument("--epoch", type=positive_int, default=epochs, help="epochs to train; default %(default)s")
+    parser.add_argument("--epoch", type=positive_int, default=200, help="epochs to train; default %(default)s")
     parser.add_argument("--lr", type=positive_float, default=lr, help="learning rate at the start; default %(default)s")
     parser.add_argument("--batch-size", type=positive_int, help="images; default: the original's for the data set")
     fewer = parser.add_mutually_exclusive_group()

@@ -26,27 +26,35 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         temporary.unlink(missing_ok=True)
-        raise RunError(
-            f"{path} has to be written.",
-            f"It could not be: {str(error).splitlines()[0]}",
-            "What was there before is untouched. Make room or mend the permissions, then type the command again.",
-        ) from None
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: Exception) -> RunError:
+    """The error for a file that cannot be written: disk full, no permission."""
+    return RunError(
+        f"{path} has to be written.",
+        f"It could not be: {str(error).splitlines()[0]}",
+        "The last checkpoint is untouched. Make room or mend the permissions, then type the command again.",
+    )
 
 
 def write_json(path: Path, content: Any) -> None:
     write_whole(path, lambda file: file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, None where there is none.
+def read_json(path: Path) -> dict:
+    """The content of a JSON file that holds a dict, {} where there is none.
 
     Raises:
         UserError: it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        return content
     except FileNotFoundError:
-        return None
+        return {}
     except (ValueError, OSError) as error:
         raise UserError(
             f"{path} is read.", f"It is damaged: {error}", "Delete it, or start over with --fresh."
@@ -90,7 +98,9 @@ def checkpoint_setup(checkpoint: dict, network: str | None, dataset: str | None)
     Raises:
         UserError: a name is missing, or the network is another one than the checkpoint's.
     """
-    setup = dict(checkpoint.get("setup", {}))
+    setup = checkpoint.get("setup", {})
+    if not isinstance(setup, dict):
+        raise UserError("The checkpoint's `setup` says what it belongs to.", f"It is {setup!r}.", "Give another file.")
     if not setup and not (network and dataset):
         raise UserError(
             "This checkpoint does not say what it belongs to, as those of the original repository do not.",

@@ -3,25 +3,31 @@
 import json
 from pathlib import Path
 
-from errors import RunError, UserError
-from tools.common.files import write_whole
+from errors import UserError
+from tools.common.files import unwritable, write_whole
 
 
 class Log:
     """The epochs of one run, in memory and in a file.
 
     Attributes:
-        records: one dict an epoch; a line that was cut off in the middle, and all after it, is left out.
+        records: one dict an epoch.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.records: list[dict] = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+
+    def read(self) -> None:
+        """Takes up what an earlier start wrote, up to a line that was cut off in the middle."""
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []:
             try:
-                self.records.append(json.loads(line))
+                record = json.loads(line)
             except ValueError:
                 break
+            if not isinstance(record, dict) or record.get("epoch") != len(self.records) + 1:
+                break
+            self.records.append(record)
 
     def keep(self, epochs: int) -> None:
         """Drops what was logged after the checkpoint: those epochs are trained again.
@@ -44,11 +50,7 @@ class Log:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise RunError(
-                f"{self.path} has to be written.",
-                f"It could not be: {error}",
-                "Make room, then type the command again: it continues from the last checkpoint.",
-            ) from None
+            raise unwritable(self.path, error) from None
         self.records.append(record)
 
     @staticmethod

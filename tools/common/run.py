@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 import cfg
 from algorithms.training import NonFiniteLoss
 from errors import Interrupted, RunError, UserError
 from tools.common import plots
 from tools.common.args import MACHINE, Parser, resolve_precision, run_name
+from tools.common.board import Board
 from tools.common.files import load_checkpoint, read_json, save_checkpoint, write_json, write_whole
 from tools.common.log import Log
 from tools.common.machine import environment, keep_freed_memory
@@ -51,7 +49,9 @@ class Run:
         self._parts: dict[str, Any] = {}
         self._setup: dict[str, Any] = {}
         self._receipt: dict[str, Any] = {}
-        self._start_epoch = 0
+        self._start_epoch = self._saved_epochs = 0
+        self._board: Board | None = None
+        self.log = Log(self.path / "log.jsonl")
 
     def __enter__(self) -> "Run":
         try:
@@ -82,27 +82,32 @@ class Run:
             torch.backends.cudnn.benchmark = True
         return self
 
+    def _arguments(self) -> dict[str, Any]:
+        """What makes two runs the same run; the precision as it was resolved, so that no run changes it half way."""
+        own = {name: value for name, value in vars(self.args).items() if name not in MACHINE}
+        return own | {"precision": self.precision}
+
     def _find_earlier_start(self) -> None:
-        """Writes args.json, or compares it (two runs never share a folder), and reads what there is of this run."""
+        """Reads what there is of this run and changes nothing; --fresh looks away, and `track` then clears the folder.
+
+        Raises:
+            UserError: the folder is another run's; two runs never share one.
+        """
         if self.args.fresh:
-            for entry in self.path.iterdir():
-                if entry.name != ".lock":
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        file = self.path / "args.json"
-        arguments = {name: value for name, value in vars(self.args).items() if name not in MACHINE}
-        machine = {"command": self.args.command, "device": str(self.device), "precision_used": self.precision}
-        earlier = read_json(file)
-        differing = [n for n in arguments if earlier and earlier.get(n) != arguments[n]]
-        if differing:
+            return
+        result = read_json(self.path / "result.json")
+        self.result = result if result.get("status") == "finished" else None
+        earlier, own = read_json(self.path / "args.json"), self._arguments()
+        if self.result:
+            del own["precision"]  # to be told again, it may be read on another machine
+        differing = [f"{name} {earlier.get(name)}, not {own[name]}" for name in own if own[name] != earlier.get(name)]
+        if earlier and differing:
             raise UserError(
                 f"{self.path} belongs to this run.",
-                f"args.json there has another {', '.join(differing)}.",
-                "Move that folder away, or start over with --fresh.",
+                f"args.json there has {'; '.join(differing)}.",
+                "Type those arguments, move that folder away, or start over with --fresh.",
             )
-        write_json(file, arguments | machine)
-        self.log = Log(self.path / "log.jsonl")
-        result = read_json(self.path / "result.json")
-        self.result = result if result and result["status"] == "finished" else None
+        self.log.read()
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -150,36 +155,39 @@ class Run:
         self._setup = named | {"class_names": list(splits.class_names), "transform": asdict(transform)}
         self._sizes = {f"{part}_size": size for part, size in splits.sizes.items()}
         self._parts = parts | {"scaler_dict": self.scaler}
+        if self.args.fresh:
+            for entry in self.path.iterdir():
+                if entry.name != ".lock":
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        machine = {"command": self.args.command, "working_directory": str(Path.cwd()), "data_path": str(cfg.data_path)}
+        write_json(self.path / "args.json", self._arguments() | machine | {"device": str(self.device)})
         file = self.path / "ckpt.pth"
         if file.is_file():
             self._resume(file, named)
         self.log.keep(self._start_epoch)
-        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._start_epoch + 1)
+        self._board = Board(self.path / "tensorboard", self._start_epoch)
 
     def _resume(self, file: Path, named: dict[str, Any]) -> None:
         start_over = f"Start over: {self.args.command} --fresh"
         checkpoint = load_checkpoint(file, start_over)
-        theirs = checkpoint.get("setup", {})
-        if any(theirs.get(name) != value for name, value in named.items()):
-            found = {name: theirs.get(name) for name in named}
-            raise UserError(f"{file} should belong to {named}.", f"It belongs to {found}.", start_over)
         try:
-            for key, part in self._parts.items():
-                part.copy_(checkpoint[key]) if isinstance(part, Tensor) else part.load_state_dict(checkpoint[key])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise UserError(f"{file} should fit this run.", f"It does not: {error}", start_over) from None
-        self._start_epoch = checkpoint["epoch"] + 1
+            theirs = {name: checkpoint["setup"].get(name) for name in named}
+            if theirs == named:
+                for key, part in self._parts.items():
+                    part.copy_(checkpoint[key]) if isinstance(part, Tensor) else part.load_state_dict(checkpoint[key])
+            self._start_epoch = self._saved_epochs = int(checkpoint["epoch"]) + 1
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            raise UserError(f"{file} should fit this run.", f"It does not: {error!r}", start_over) from None
+        if theirs != named:
+            raise UserError(f"{file} should belong to {named}.", f"It belongs to {theirs}.", start_over)
         print(f"Continuing after epoch {self._start_epoch} of {self.args.epoch}, from {file}", flush=True)
 
     def end_epoch(self, epoch: int, record: dict) -> None:
         """Writes the epoch's line, pictures, checkpoint and receipt; `epoch` counts from 0, in the files from 1."""
         record = {"epoch": epoch + 1, **record}
         self.log.append(record)
-        for name, value in record.items():
-            self._board.add_scalar(name, value, epoch + 1)
-        if "mapping" in self.figures:
-            picture = self._save_figure("mapping", self.figures["mapping"]())
-            self._board.add_image("mapping", np.asarray(Image.open(picture)), epoch + 1, dataformats="HWC")
+        pictures = [self._save_figure(name, self.figures[name]()) for name in ("mapping",) if name in self.figures]
+        self._board.show(record, pictures)
         summary = summarise(self.log.records)
         content = {
             **{k: p.detach().cpu() if isinstance(p, Tensor) else p.state_dict() for k, p in self._parts.items()},
@@ -190,6 +198,7 @@ class Run:
         if summary["kept_epoch"] == epoch + 1:
             save_checkpoint(self.path / "best.pth", content)
         save_checkpoint(self.path / "ckpt.pth", content)
+        self._saved_epochs = epoch + 1
         self._write_result("running")
         print(self.log.line(record, self.args.epoch), flush=True)
 
@@ -233,9 +242,9 @@ class Run:
         return self.result
 
     def __exit__(self, kind, error, traceback) -> None:
-        with suppress(AttributeError):
-            self._board.close()
         try:
+            if self._board:
+                self._board.close()
             if error is not None:
                 self._stopped(error)
         finally:
@@ -243,16 +252,15 @@ class Run:
 
     def _stopped(self, error: BaseException) -> None:
         """Leaves an honest status behind, or no folder where nothing had been learned yet."""
-        if not self.log.records:
-            if not (self.path / "ckpt.pth").exists():
-                shutil.rmtree(self.path, ignore_errors=True)
-        elif self.result is None and self._setup:
+        checkpoint, kept = self.path / "ckpt.pth", "No epoch was finished."
+        if self._saved_epochs:
+            kept = f"The last checkpoint is kept: {checkpoint}"
+            self.log.records = self.log.records[: self._saved_epochs]
             with suppress(RunError):
                 self._draw_figures()
                 self._write_result("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
-        kept = (
-            f"The last checkpoint is kept: {self.path / 'ckpt.pth'}" if self.log.records else "No epoch was finished."
-        )
+        elif not checkpoint.exists() and not (self.path / "result.json").exists():
+            shutil.rmtree(self.path, ignore_errors=True)
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted("Interrupted.", kept, f"To continue: {self.args.command}") from None
         if isinstance(error, torch.cuda.OutOfMemoryError):
