@@ -21,7 +21,7 @@ from tools.common.args import MACHINE, Parser, resolve_precision, run_name
 from tools.common.board import Board
 from tools.common.files import load_checkpoint, read_json, save_checkpoint, write_json, write_whole
 from tools.common.log import Log
-from tools.common.machine import environment, keep_freed_memory
+from tools.common.machine import environment, prepare_device
 from tools.common.receipt import describe, summarise
 
 
@@ -76,10 +76,7 @@ class Run:
             self._lock.release()
             raise
         torch.manual_seed(self.args.seed)
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        else:
-            torch.backends.cudnn.benchmark = True
+        prepare_device(self.device)
         return self
 
     def _arguments(self) -> dict[str, Any]:
