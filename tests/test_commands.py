@@ -96,6 +96,8 @@ def prompt_checkpoint(size: int = 64, mapping=(0, 1, 2, 3)) -> dict:
         ({"head_dict": {"weight": torch.zeros(4, 5), "bias": torch.zeros(4)}}, "its head takes 5 features"),
         ({"visual_prompt_dict": {}, "mapping_sequence": torch.arange(4)}, "should fit --network tiny"),
         ([1, 2], "It holds a list"),
+        (prompt_checkpoint() | {"setup": "x"}, "says what it belongs to"),
+        (prompt_checkpoint() | {"setup": {"transform": {"siz": 1}}}, "has a size, and may have a crop"),
     ],
 )
 def test_checkpoints_that_do_not_fit(content, message, run_script, tmp_path):

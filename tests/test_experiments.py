@@ -120,7 +120,7 @@ def test_a_finished_run_is_told_again_and_not_trained_again(run_script, monkeypa
 @pytest.mark.parametrize("script", PROMPTS)
 def test_only_the_border_learns_and_the_network_stays(script, run_script, monkeypatch):
     built = []
-    row = TINY.__class__(lambda: built.append(TINY.build()) or built[-1], "", input_size=64)
+    row = TINY.__class__(lambda: built.append(TINY.build()) or built[-1], input_size=64)
     monkeypatch.setitem(NETWORKS, "tiny", row)
     run_script(script, *SMALL, "--epoch", 2, "--plain")
     run = folder(script, "tiny_small_seed7_epoch2_plain")
@@ -230,7 +230,7 @@ def test_more_target_classes_than_source_classes_before_anything_loads(run_scrip
     def build():
         raise AssertionError("the network was loaded")
 
-    row = TINY.__class__(build, "", input_size=64, class_names=("one", "two"))
+    row = TINY.__class__(build, input_size=64, class_names=("one", "two"))
     monkeypatch.setitem(NETWORKS, "tiny", row)
     with pytest.raises(UserError, match="The data set has 4 classes, the network 2"):
         run_script("experiments/cnn/ilm_vp", *SMALL)

@@ -37,7 +37,7 @@ class TinyNetwork(nn.Module):
         return self.fc(self.conv2(self.bn1(self.conv1(x)).relu()).flatten(1))
 
 
-TINY = NetworkRow(TinyNetwork, "for tests", input_size=64)
+TINY = NetworkRow(TinyNetwork, input_size=64)
 
 SMALL = catalog.Dataset("small", Folder(), image_size=32, batch_size=8)
 
