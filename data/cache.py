@@ -111,7 +111,7 @@ def _decoded(split: Split, transform: Transform, label: str) -> Iterator[np.ndar
             if not damaged:
                 yield np.stack(chunk)
     if damaged:
-        raise DamagedImages([f"{label}: {len(damaged)} of {len(split)} cannot be.", *sorted(damaged)])
+        raise DamagedImages([f"{label}: {len(damaged)} of {len(split)} cannot be read:", *sorted(damaged)])
 
 
 def _reason(error: Exception) -> str:

@@ -98,7 +98,7 @@ def find_dataset(name: str) -> Dataset:
         row = Dataset(name, Folder())
     if row is None:
         there = "" if cfg.data_path.is_dir() else ", but data_path itself is not there: set VP_DATA_PATH"
-        hint = f"(A folder of your own is read from {cfg.data_path / name}{there}.)"
+        hint = f"(Images of your own would be read from {cfg.data_path / name}{there}.)"
         raise unknown_name("--dataset", name, [row.name for row in DATASETS], hint)
     return row
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 def unwritable(path: Path, error: Exception) -> RunError:
     """The error for a file that cannot be written: disk full, no permission."""
+    free = f"{shutil.disk_usage(path.parent).free / 1e6:.1f} MB are free there" if path.parent.is_dir() else "no folder"
     return RunError(
         f"{path} has to be written.",
-        f"It could not be: {str(error).splitlines()[0]}",
-        "The last checkpoint is untouched. Make room or mend the permissions, then type the command again.",
+        f"It could not be: {str(error).splitlines()[0]} ({free}).",
+        "What had been saved before is untouched. Make room or mend the permissions, then type the command again.",
     )
 
 

@@ -63,6 +63,6 @@ class Log:
         if "remapped" in record:
             parts.append(f"re-mapped {record['remapped']:.0%}")
         if record.get("targets_without_predictions"):
-            parts.append(f"arbitrary {record['targets_without_predictions']}")
+            parts.append(f"targets without predictions {record['targets_without_predictions']}")
         parts.append(f"{record['seconds']:.1f} s")
         return "  ".join(parts)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 _LONGEST = 22  # characters of a class name that still fit beside a heat map
@@ -40,6 +41,11 @@ def mapping_figure(
     for i, j in ((i, j) for i in range(shown + 1) for j in range(shown) if shares[i, j] >= 0.005):
         colour = "white" if shares[i, j] > 0.6 else "black"
         axes.text(j, i, f"{shares[i, j]:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_title(
+        f"top prediction over all {len(source_names)} source classes; targets {shown} of {len(mapping)} shown.\n"
+        "Accuracy compares the mapped source classes only.",
+        fontsize=8,
+    )
     figure.colorbar(image, label="share of the target's images")
     return figure
 
@@ -67,7 +73,7 @@ def curves_figure(records: Sequence[dict]) -> Figure:
                 axes.plot(epochs, values, label=split, marker="." if len(epochs) < 30 else None)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     return figure

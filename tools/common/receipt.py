@@ -23,6 +23,8 @@ def summarise(records: Sequence[dict]) -> dict:
         "test_acc_last": records[-1]["test_acc"],
         "test_acc_at_best_val": best_val and best_val["test_acc"],
         "best_val_epoch": best_val and best_val["epoch"],
+        "val_acc_best": best_val and best_val["val_acc"],
+        "val_acc_last": records[-1].get("val_acc"),
         "test_acc_best": best_test["test_acc"],
         "test_acc_best_epoch": best_test["epoch"],
         "kept_epoch": (best_val or best_test)["epoch"],
