@@ -42,7 +42,7 @@ def mapping_figure(
         colour = "white" if shares[i, j] > 0.6 else "black"
         axes.text(j, i, f"{shares[i, j]:.2f}", ha="center", va="center", fontsize=7, color=colour)
     axes.set_title(
-        f"top prediction over all {len(source_names)} source classes; targets {shown} of {len(mapping)} shown.\n"
+        f"Top prediction over all {len(source_names)} source classes, for {shown} of {len(mapping)} target classes.\n"
         "Accuracy compares the mapped source classes only.",
         fontsize=8,
     )
