@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +122,7 @@ def _reason(error: Exception) -> str:
 def _fingerprint(split: Split, transform: Transform) -> str:
     content = [
         PIL.__version__,
-        asdict(transform)["size"],
+        transform.size,
         split.labels.tolist(),
         [split.source.stamp(index) for index in split.indices.tolist()],
     ]

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.lmdb_images import LmdbImages
-from data.splits import ImageFiles, Splits, whole
+from data.splits import PARTS, ImageFiles, Splits, whole
 from errors import UserError, prepare_command
-
-PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from data.coop import PARTS, read_split_file
-from data.splits import ImageFiles, Split, Splits, whole
+from data.coop import read_split_file
+from data.splits import PARTS, ImageFiles, Split, Splits, whole
 from errors import UserError
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from data.cache import DamagedImages, cached_pixels, check_images
-from data.splits import ImageArrays, Split, Splits
+from data.splits import PARTS, ImageArrays, Split, Splits
 from data.transforms import Transform
 
 
@@ -86,7 +86,8 @@ def build_loaders(splits: Splits, *, train_transform: Transform, eval_transform:
     """Loaders of a data set's splits, the training split shuffled; `how` is what `build_loader` takes."""
     loaders: dict[str, Loader | None] = {}
     damaged: list[str] = []
-    for part, transform in (("train", train_transform), ("val", eval_transform), ("test", eval_transform)):
+    for part in PARTS:
+        transform = train_transform if part == "train" else eval_transform
         split, label = getattr(splits, part), f"{splits.name} {part}"
         try:
             loaders[part] = split and build_loader(split, transform, label, shuffle=part == "train", **how)

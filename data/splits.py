@@ -10,6 +10,8 @@ from PIL import Image
 
 from errors import UserError
 
+PARTS = ("train", "val", "test")
+
 
 class ImageSource(Protocol):
     """Images in some layout, by index."""
@@ -115,7 +117,7 @@ class Splits:
                 f"More than one class is called {', '.join(twice)}.",
                 "Rename all but one of them.",
             )
-        for part in ("train", "val", "test"):
+        for part in PARTS:
             split = getattr(self, part)
             if split is None:
                 continue
@@ -135,7 +137,7 @@ class Splits:
     @property
     def sizes(self) -> dict[str, int]:
         """Images by split, 0 where there is none."""
-        return {part: len(getattr(self, part) or ()) for part in ("train", "val", "test")}
+        return {part: len(getattr(self, part) or ()) for part in PARTS}
 
     def _error(self, found: str) -> UserError:
         return UserError(

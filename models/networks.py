@@ -219,8 +219,8 @@ def _timm_row(name: str) -> NetworkRow:
     except RuntimeError:  # the architecture is known, the tag is not
         weights = None
     if weights is None or not weights.hf_hub_id:
-        known = timm.list_pretrained() + [known.split(".")[0] for known in timm.list_pretrained()]
-        nearest = get_close_matches(name, known, n=1, cutoff=0.5)
+        known = timm.list_pretrained()
+        nearest = get_close_matches(name, known + [full.split(".")[0] for full in known], n=1, cutoff=0.5)
         next_step = f"Did you mean --network timm:{nearest[0]}?" if nearest else "For example --network timm:resnet34"
         raise UserError(
             f"--network timm:{name}: there is no such name with pre-trained weights.",

@@ -30,6 +30,19 @@ def own_machine(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def data_path(tmp_path, monkeypatch, own_machine):
+    """A data folder to lay data sets out in, as cfg.data_path."""
+    monkeypatch.setattr(cfg, "data_path", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def cache(data_path):
+    """Where decoded pixels are kept."""
+    return data_path / ".cache"
+
+
+@pytest.fixture
 def small(own_machine) -> Path:
     """The folder of the data set `small`: 4 classes with 6 training, 3 validation and 5 test images each."""
     classes, counts = ("ant", "bee", "cow", "doe"), {"train": 6, "val": 3, "test": 5}

@@ -8,15 +8,8 @@ import pytest
 from make_data import make_abide
 from sklearn.model_selection import StratifiedShuffleSplit
 
-import cfg
 from data.catalog import DATASETS, find_dataset
 from errors import UserError
-
-
-@pytest.fixture
-def data_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(cfg, "data_path", tmp_path)
-    return tmp_path
 
 
 def image_of(vector: np.ndarray) -> np.ndarray:

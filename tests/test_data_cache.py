@@ -20,17 +20,6 @@ SIZE = Transform(8)
 
 
 @pytest.fixture
-def data_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(cfg, "data_path", tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def cache(data_path):
-    return data_path / ".cache"
-
-
-@pytest.fixture
 def decoded(monkeypatch):
     """A list that grows by one for every image that is decoded."""
     calls = []

@@ -4,17 +4,10 @@ import pytest
 import torch
 from make_data import encoded, make_coop, make_folders, make_lmdb, noise, write_lmdb
 
-import cfg
 from data.catalog import find_dataset
 from data.loaders import build_loaders
 from data.transforms import Transform
 from errors import UserError
-
-
-@pytest.fixture
-def data_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(cfg, "data_path", tmp_path)
-    return tmp_path
 
 
 def loaders(name, cache_folder, workers=0):

@@ -15,12 +15,6 @@ from data.catalog import find_dataset
 from errors import UserError
 
 
-@pytest.fixture
-def data_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(cfg, "data_path", tmp_path)
-    return tmp_path
-
-
 def message_of(name: str) -> str:
     with pytest.raises(UserError) as error:
         find_dataset(name).read()

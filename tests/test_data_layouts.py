@@ -19,16 +19,9 @@ from make_data import (
 )
 from torchvision import datasets
 
-import cfg
 from data.catalog import DATASETS, find_dataset, refined
 
 REFINED = ("pink primrose", "banded", "bird of paradise")
-
-
-@pytest.fixture
-def data_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(cfg, "data_path", tmp_path)
-    return tmp_path
 
 
 def assert_reads(name, expected, class_names):

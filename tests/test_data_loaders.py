@@ -5,7 +5,6 @@ import pytest
 import torch
 from make_data import make_abide, make_coop, make_folders, make_lmdb
 
-import cfg
 from data.catalog import find_dataset
 from data.loaders import Loader, _gather, build_loaders
 from data.splits import ImageArrays, Splits, whole
@@ -13,12 +12,6 @@ from data.transforms import Transform
 
 CPU = torch.device("cpu")
 FIXED = Transform(16)
-
-
-@pytest.fixture
-def data_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(cfg, "data_path", tmp_path)
-    return tmp_path
 
 
 def loaders(splits, cache_folder, *, workers=0, batch_size=4, train=FIXED, evaluation=FIXED):

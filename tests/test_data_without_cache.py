@@ -10,23 +10,11 @@ import pytest
 import torch
 from make_data import make_coop, make_folders
 
-import cfg
 from data.cache import cached_pixels
 from data.catalog import find_dataset
 from data.loaders import build_loaders
 from data.transforms import Transform
 from errors import UserError
-
-
-@pytest.fixture
-def data_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(cfg, "data_path", tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def cache(data_path):
-    return data_path / ".cache"
 
 
 def build(name, cache):
