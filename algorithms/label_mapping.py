@@ -93,6 +93,20 @@ def frequency_label_mapping(counts: Tensor) -> Tensor:
     return torch.tensor([next(unused) if source < 0 else source for source in mapping])
 
 
+def majority_label_mapping(counts: Tensor) -> Tensor:
+    """The many-to-one map of EVP's non-CLIP models (TMLR 2024): each target's most frequent source label.
+
+    Ties go to the smallest source label, so a target without predictions gets source label 0.
+
+    Args:
+        counts: (S,T) int64.
+
+    Returns:
+        (T,) int64; several targets may share a source label, and the classifier cannot tell these apart.
+    """
+    return counts.argmax(0)
+
+
 def random_label_mapping(num_source: int, num_target: int, generator: torch.Generator) -> Tensor:
     """A one-to-one map drawn at random (RLM): (T,) int64 in [0,S), no value twice; S >= T."""
     if num_source < num_target:

@@ -1,6 +1,9 @@
 """Every image is decoded once: before training, by all cores, into one file of pixels that later runs map.
 
 That pass is also where damaged images are found, all of them together.
+
+The file holds the pixels of all images (uint8), one image after the other, and then their N x 2 heights and widths
+(uint32, little endian). It is whole if these sizes are what the transform gives and add up to its length.
 """
 
 import hashlib
@@ -35,8 +38,23 @@ class DamagedImages(UserError):
         self.lines = lines
 
 
-def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) -> np.ndarray | None:
-    """The split's pixels after the transform's fixed part, (N,size,size,3) uint8, mapped from a file in `folder`.
+class RaggedPixels:
+    """Images of several sizes, by position: (h,w,3) uint8, a view of `flat`; `sizes` (N,2) int64 are h and w."""
+
+    def __init__(self, flat: np.ndarray, sizes: np.ndarray):
+        self._flat, self._sizes = flat, sizes
+        self._ends = np.cumsum(3 * sizes.prod(1))
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        (height, width), end = self._sizes[position], self._ends[position]
+        return self._flat[end - 3 * height * width : end].reshape(height, width, 3)
+
+
+def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) -> np.ndarray | RaggedPixels | None:
+    """The split's pixels after the transform's fixed part, mapped from a file in `folder`.
 
     The file is named by what went in: images (path, size, time), labels, transform, Pillow's version. It is written
     under a temporary name and renamed, so a file under its own name is whole; one cut off later is made again.
@@ -45,31 +63,30 @@ def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) 
         label: what messages and the progress bar call the split.
 
     Returns:
-        None where the file cannot be written (the reason is printed): the images are then decoded every epoch.
+        (N,h,w,3) uint8, or RaggedPixels where the images' sizes differ. None where the file cannot be written (the
+        reason is printed): the images are then decoded every epoch.
 
     Raises:
         DamagedImages: some images cannot be decoded; names them all.
     """
-    shape = (len(split), transform.size, transform.size, 3)
-    file = folder / f"{label.replace(' ', '-').replace('/', '-')}-{transform.size}-{_fingerprint(split, transform)}.npy"
-    try:
-        pixels = np.lib.format.open_memmap(file, mode="r")
-        if pixels.shape == shape and pixels.dtype == np.uint8:
-            return pixels
-    except (OSError, ValueError):
-        pass  # not there, or cut off: made again below
+    name = f"{label.replace(' ', '-').replace('/', '-')}-{transform.size}-{_fingerprint(split, transform)}.pixels"
+    file = folder / name
+    with suppress(OSError, ValueError):  # not there, or cut off: made again below
+        return _mapped(file, len(split), transform)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if free < 1.02 * np.prod(shape, dtype=np.int64):
-            raise OSError(f"{free / 1e9:.2f} GB free, {np.prod(shape, dtype=np.int64) / 1e9:.2f} GB needed")
+        free, needed = shutil.disk_usage(folder).free, _bytes_needed(len(split), transform)
+        if free < 1.02 * needed:
+            raise OSError(f"{free / 1e9:.2f} GB free, about {needed / 1e9:.2f} GB needed")
+        sizes = []
         with temporary.open("wb") as out:
-            np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for chunk in _decoded(split, transform, label):
-                out.write(chunk.tobytes())
+            for pixels in _decoded(split, transform, label):
+                out.write(pixels)
+                sizes.append(pixels.shape[:2])
+            out.write(np.array(sizes, "<u4"))
         os.replace(temporary, file)
-        return np.lib.format.open_memmap(file, mode="r")
+        return _mapped(file, len(split), transform)
     except OSError as error:
         print(f"{label}: no cache in {folder} ({error}); its images will be decoded every epoch, which is slower.")
         check_images(split, transform, label)
@@ -77,6 +94,27 @@ def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) 
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _bytes_needed(count: int, transform: Transform) -> int:
+    """Length of the file of `count` images; an estimate where their sizes vary, for photographs of 4:3."""
+    side = transform.decoded_side
+    return count * (3 * (side**2 if side else transform.size**2 * 4 // 3) + 8)
+
+
+def _mapped(file: Path, count: int, transform: Transform) -> np.ndarray | RaggedPixels:
+    """The pixels of `count` images; one array (N,h,w,3) where all sizes are equal.
+
+    Raises:
+        OSError, ValueError: there is no such file, or it is not whole.
+    """
+    content = np.memmap(file, np.uint8, mode="r")
+    flat, sizes = content[: -8 * count], content[-8 * count :]
+    sizes = np.frombuffer(sizes.tobytes(), "<u4").reshape(count, 2).astype(np.int64)
+    right = sizes.min(1) == transform.size if transform.decoded_side is None else sizes == transform.decoded_side
+    if not right.all() or 3 * sizes.prod(1).sum() != len(flat):
+        raise ValueError(f"{file} is not whole")
+    return flat.reshape(count, *sizes[0], 3) if (sizes == sizes[0]).all() else RaggedPixels(flat, sizes)
 
 
 def check_images(split: Split, transform: Transform, label: str) -> None:
@@ -90,15 +128,15 @@ def check_images(split: Split, transform: Transform, label: str) -> None:
 
 
 def _decoded(split: Split, transform: Transform, label: str) -> Iterator[np.ndarray]:
-    """Chunks (n,size,size,3) of the split's pixels in order; raises at the end if any image could not be decoded."""
+    """The pixels of the split's images in order; raises at the end if any image could not be decoded."""
     damaged: list[str] = []
 
-    def decode(position: int) -> np.ndarray:
+    def decode(position: int) -> np.ndarray | None:
         try:
             return transform.decode(split.open(position))
         except Exception as error:  # Pillow's decoders raise many kinds
             damaged.append(f"  {split.name(position)}  (label {split.labels[position]}): {_reason(error)}")
-            return np.zeros((transform.size, transform.size, 3), np.uint8)
+            return None
 
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -108,7 +146,7 @@ def _decoded(split: Split, transform: Transform, label: str) -> Iterator[np.ndar
             chunk = list(pool.map(decode, range(start, min(start + _CHUNK, len(split)))))
             bar.update(len(chunk))
             if not damaged:
-                yield np.stack(chunk)
+                yield from chunk
     if damaged:
         raise DamagedImages([f"{label}: {len(damaged)} of {len(split)} cannot be read:", *sorted(damaged)])
 
@@ -122,7 +160,7 @@ def _reason(error: Exception) -> str:
 def _fingerprint(split: Split, transform: Transform) -> str:
     content = [
         PIL.__version__,
-        transform.size,
+        [transform.size, transform.decoded_side, transform.shorter, transform.bicubic],
         split.labels.tolist(),
         [split.source.stamp(index) for index in split.indices.tolist()],
     ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from torch import Tensor
 from torchvision import datasets
 
@@ -13,8 +14,9 @@ from data.abide import Abide, lower_triangle
 from data.coop import CoOp
 from data.folder import Folder
 from data.packaged import Digits, Pictures
+from data.resisc45 import Resisc45
 from data.splits import Splits
-from data.torchvision_sets import Torchvision, read_cifar, read_gtsrb, read_svhn
+from data.torchvision_sets import Torchvision, read_cifar, read_clevr, read_gtsrb, read_svhn
 from errors import unknown_name
 
 
@@ -52,6 +54,7 @@ class Dataset:
         image_size: side in pixels at which ILM-VP places its images on the canvas.
         batch_size: the one of the original ILM-VP experiments.
         num_classes, counts: T, and the images of train, val and test, as published; what preparation verifies.
+        text_template: the text prompt for CLIP where the general one does not fit, `{}` for the class name.
         inner_mask: gives the (h,w) mask of where the prompt learns inside the image, where it does.
         downloads: what can be fetched, in order.
         by_hand: what cannot, in words: which file to put where.
@@ -63,6 +66,7 @@ class Dataset:
     batch_size: int = 128
     num_classes: int = 0
     counts: tuple[int, ...] = ()
+    text_template: str | None = None
     inner_mask: Callable[[], Tensor] | None = None
     downloads: tuple[Download, ...] = field(default=(), repr=False)
     by_hand: str = field(default="", repr=False)
@@ -115,29 +119,26 @@ def _coop(name: str, layout: CoOp, drive_id: str, *archives: Download, **row) ->
     return Dataset(name, layout, downloads=(split_file, *archives), **row)
 
 
-_CIFAR10, _CIFAR100 = datasets.CIFAR10, datasets.CIFAR100
-_SVHN = datasets.SVHN.split_list
+def _cifar(name: str, source: type[datasets.CIFAR10], num_classes: int) -> Dataset:
+    archive = _archive(source.url, name, source.tgz_md5)
+    layout, counts = Torchvision(read_cifar(source)), (50000, 0, 10000)
+    return Dataset(name, layout, image_size=32, num_classes=num_classes, counts=counts, downloads=(archive,))
+
+
+def _digits(name: str, layout: Digits) -> Dataset:
+    return Dataset(name, layout, image_size=32, batch_size=64, num_classes=10, counts=(1078, 359, 360))
+
+
+_SVHN, _CLEVR = datasets.SVHN.split_list, datasets.CLEVRClassification
 _GTSRB = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
+_ETHZ = "http://data.vision.ee.ethz.ch/cvl"
+_PRINCETON = "http://vision.princeton.edu/projects/2010/SUN"
 _CARS = "http://ai.stanford.edu/~jkrause/car196"
 
 DATASETS: tuple[Dataset, ...] = (
-    Dataset(
-        "cifar10",
-        Torchvision(read_cifar(_CIFAR10)),
-        image_size=32,
-        num_classes=10,
-        counts=(50000, 0, 10000),
-        downloads=(_archive(_CIFAR10.url, "cifar10", _CIFAR10.tgz_md5),),
-    ),
-    Dataset(
-        "cifar100",
-        Torchvision(read_cifar(_CIFAR100)),
-        image_size=32,
-        num_classes=100,
-        counts=(50000, 0, 10000),
-        downloads=(_archive(_CIFAR100.url, "cifar100", _CIFAR100.tgz_md5),),
-    ),
+    _cifar("cifar10", datasets.CIFAR10, num_classes=10),
+    _cifar("cifar100", datasets.CIFAR100, num_classes=100),
     Dataset(
         "svhn",
         Torchvision(read_svhn),
@@ -157,6 +158,14 @@ DATASETS: tuple[Dataset, ...] = (
             _archive(f"{_GTSRB}/GTSRB_Final_Test_Images.zip", "gtsrb/gtsrb", "c7e4e6327067d32654124b0fe9e82185"),
             _archive(f"{_GTSRB}/GTSRB_Final_Test_GT.zip", "gtsrb/gtsrb", "fe31e9c9270bbcd7b84b7f21a9d9d9e5"),
         ),
+    ),
+    Dataset(
+        "clevr",
+        Torchvision(read_clevr),
+        num_classes=8,
+        counts=(70000, 0, 15000),
+        text_template="This is a photo of {} objects",
+        downloads=(_archive(_CLEVR._URL, "clevr", _CLEVR._MD5),),
     ),
     Dataset(
         "abide",
@@ -197,12 +206,7 @@ DATASETS: tuple[Dataset, ...] = (
         "food101",
         CoOp("food-101", "images", "split_zhou_Food101.json"),
         "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl",
-        _archive(
-            "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
-            "food-101",
-            "85eeb15f3717b99a5da872d97d918f87",
-            extract_to="",
-        ),
+        _archive(f"{_ETHZ}/food-101.tar.gz", "food-101", "85eeb15f3717b99a5da872d97d918f87", extract_to=""),
         num_classes=101,
         counts=(50500, 20200, 30300),
     ),
@@ -238,12 +242,20 @@ DATASETS: tuple[Dataset, ...] = (
         "sun397",
         CoOp("sun397", "SUN397", "split_zhou_SUN397.json", "SUN397"),
         "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq",
-        _archive(
-            "http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz", "sun397", "8ca2778205c41d23104230ba66911c7a"
-        ),
+        _archive(f"{_PRINCETON}/SUN397.tar.gz", "sun397", "8ca2778205c41d23104230ba66911c7a"),
         num_classes=397,
         counts=(15880, 3970, 19850),
     ),
+    Dataset(
+        "resisc45",
+        Resisc45(),
+        num_classes=45,
+        counts=(18900, 6300, 6300),
+        by_hand="Fetch NWPU-RESISC45.rar in a browser (its authors keep it on OneDrive) and unpack it so that"
+        " {data_path}/resisc45/NWPU-RESISC45/airplane/airplane_001.jpg exists.",
+    ),
     Dataset("pictures", Pictures(), batch_size=16, num_classes=14, counts=(420, 140, 280)),
-    Dataset("digits", Digits(), image_size=32, batch_size=64, num_classes=10, counts=(1078, 359, 360)),
+    _digits("digits", Digits()),
+    _digits("digits_inverted", Digits(change=np.invert)),  # 255 - x
+    _digits("digits_rotated", Digits(change=np.rot90)),  # 90 degrees counter-clockwise
 )

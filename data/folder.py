@@ -19,15 +19,8 @@ class Folder:
 
     def read(self, data_path: Path, name: str) -> Splits:
         home = data_path / name
-        split_files = sorted(home.glob("split*.json"))
-        if len(split_files) > 1:
-            raise UserError(
-                f"--dataset {name}: one split file is expected in {home}.",
-                f"Found {', '.join(file.name for file in split_files)}.",
-                "Move all but one of them elsewhere.",
-            )
-        if split_files:
-            return read_split_file(split_files[0], [home / "images", home], name)
+        if split_file := find_split_file(home, name):
+            return read_split_file(split_file, [home / "images", home], name)
         if not (home / "train").is_dir() or not (home / "test").is_dir():
             raise UserError(
                 f"--dataset {name}: {home} should hold split.json and images/, or train/ and test/ (and val/).",
@@ -35,14 +28,31 @@ class Folder:
                 "Lay the images out as train/CLASS/*.jpg and test/CLASS/*.jpg.",
             )
         folders = {part: home / part for part in PARTS if (home / part).is_dir()}
-        class_names = tuple(sorted(path.name for path in folders["train"].iterdir() if path.is_dir()))
-        splits = {part: _read_part(folder, class_names, name) for part, folder in folders.items()}
+        class_names = find_classes(folders["train"])
+        splits = {part: read_classes(folder, class_names, name) for part, folder in folders.items()}
         return Splits(name, class_names, splits["train"], splits.get("val"), splits["test"])
 
 
-def _read_part(folder: Path, class_names: tuple[str, ...], name: str) -> Split:
-    others = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(class_names))
-    if others:
+def find_split_file(home: Path, name: str) -> Path | None:
+    """The only split*.json in a folder, if there is one. Raises UserError where there are several."""
+    split_files = sorted(home.glob("split*.json"))
+    if len(split_files) > 1:
+        raise UserError(
+            f"--dataset {name}: one split file is expected in {home}.",
+            f"Found {', '.join(file.name for file in split_files)}.",
+            "Move all but one of them elsewhere.",
+        )
+    return split_files[0] if split_files else None
+
+
+def find_classes(folder: Path) -> tuple[str, ...]:
+    """The names of the folders in a folder, sorted, so that labels do not depend on the file system."""
+    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+
+
+def read_classes(folder: Path, class_names: tuple[str, ...], name: str) -> Split:
+    """The images of a folder's class folders: class by class, sorted by path. Raises UserError for other folders."""
+    if others := sorted(set(find_classes(folder)) - set(class_names)):
         raise UserError(
             f"--dataset {name}: {folder} has the classes of its train folder.",
             f"Not among them: {', '.join(others)}.",

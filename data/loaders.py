@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from data.cache import DamagedImages, cached_pixels, check_images
+from data.cache import DamagedImages, RaggedPixels, cached_pixels, check_images
 from data.splits import PARTS, ImageArrays, Split, Splits
 from data.transforms import Transform
 
@@ -120,15 +120,20 @@ def build_loader(
         DamagedImages: some images cannot be decoded; names them all.
     """
     pixels = _pixels(split, transform, cache_folder, label)
-    fetch = _gather(pixels, device) if pixels is not None else _decode_anew(split, transform, workers, device)
+    if pixels is not None:
+        fetch = _gather(pixels, transform, device)
+    else:
+        fetch = _decode_anew(split, transform, workers, device)
     return Loader(split.labels, fetch, transform.on_batch, batch_size=batch_size, shuffle=shuffle, device=device)
 
 
-def _pixels(split: Split, transform: Transform, cache_folder: Path | None, label: str) -> np.ndarray | None:
-    """All pixels of a split as one array, mapped or in memory; None: to be decoded every epoch."""
+def _pixels(
+    split: Split, transform: Transform, cache_folder: Path | None, label: str
+) -> np.ndarray | RaggedPixels | None:
+    """All pixels of a split, mapped or in memory; None: to be decoded every epoch."""
     if isinstance(split.source, ImageArrays):
         array = split.source.array
-        fits = array.shape[1:3] == (transform.size, transform.size)
+        fits = array.shape[1:3] == (transform.size, transform.size) and transform.side == transform.size
         return array[split.indices] if fits and cache_folder else None  # resizing an array is no decoding
     if cache_folder is None:
         check_images(split, transform, label)
@@ -136,10 +141,27 @@ def _pixels(split: Split, transform: Transform, cache_folder: Path | None, label
     return cached_pixels(split, transform, cache_folder, label)
 
 
-def _gather(pixels: np.ndarray, device: torch.device) -> Callable[[list[Tensor]], Iterator[Tensor]]:
+def _with_places(transform: Transform, batches: list[Tensor]) -> list[list[tuple[int, list[float]]]]:
+    """Batch by batch, each image's position and the place (y,x) in [0,1) of its random crop.
+
+    All places of an epoch are drawn before its first batch, so that the same seed gives the same crops whether batches
+    are read from a cache, decoded one by one, or decoded ahead by other processes.
+    """
+    draw = torch.rand if transform.random else torch.zeros
+    places = [draw(len(positions), 2, dtype=torch.float64).tolist() for positions in batches]
+    return [list(zip(*batch, strict=True)) for batch in zip(map(Tensor.tolist, batches), places, strict=True)]
+
+
+def _gather(
+    pixels: np.ndarray | RaggedPixels, transform: Transform, device: torch.device
+) -> Callable[[list[Tensor]], Iterator[Tensor]]:
     def fetch(batches: list[Tensor]) -> Iterator[Tensor]:
-        for positions in batches:
-            batch = torch.from_numpy(pixels[positions.numpy()])
+        for keys in _with_places(transform, batches):
+            if transform.random:  # only the bytes of the crops are read
+                batch = np.stack([transform.cut(pixels[position], place) for position, place in keys])
+            else:
+                batch = pixels[[position for position, _ in keys]]
+            batch = torch.from_numpy(batch)
             batch = batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch[:, None]
             yield batch.pin_memory() if device.type == "cuda" else batch
 
@@ -147,7 +169,7 @@ def _gather(pixels: np.ndarray, device: torch.device) -> Callable[[list[Tensor]]
 
 
 class _Decoded(Dataset):
-    """What a decoding process sees: (size,size,3) pixels by position."""
+    """What a decoding process sees: (side,side,3) pixels by position and place of the random crop."""
 
     def __init__(self, split: Split, transform: Transform):
         self.split, self.transform = split, transform
@@ -155,8 +177,9 @@ class _Decoded(Dataset):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, position: int) -> np.ndarray:
-        return self.transform.decode(self.split.open(position))
+    def __getitem__(self, key: tuple[int, list[float]]) -> np.ndarray:
+        position, place = key
+        return self.transform.cut(self.transform.decode(self.split.open(position)), place)
 
 
 def _decode_anew(
@@ -165,7 +188,7 @@ def _decode_anew(
     def fetch(batches: list[Tensor]) -> Iterator[Tensor]:
         loader = DataLoader(
             _Decoded(split, transform),
-            batch_sampler=[positions.tolist() for positions in batches],
+            batch_sampler=_with_places(transform, batches),
             num_workers=workers,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # its own, so that decoding draws nothing that a cache would not draw

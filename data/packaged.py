@@ -1,5 +1,6 @@
-"""Two data sets that come with Python packages, so that everything can be tried without a download."""
+"""Data sets that come with Python packages, so that everything can be tried without a download."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,15 +75,21 @@ def random_square(box: tuple[int, int, int, int], generator: np.random.Generator
 
 @dataclass(frozen=True)
 class Digits:
-    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, enlarged to 32 x 32; stratified 60/20/20."""
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, enlarged to 32 x 32; stratified 60/20/20.
+
+    Args:
+        change: what is done to each image, (h,w,3) uint8 -> the same; which image is in which split stays the same.
+    """
 
     seed: int = 0
     side: int = 32
+    change: Callable[[np.ndarray], np.ndarray] = np.asarray
 
     def read(self, data_path: Path, name: str) -> Splits:
         digits = load_digits()
         grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
-        images = np.stack([np.asarray(to_rgb(Image.fromarray(i).resize((self.side,) * 2))) for i in grey])
+        enlarged = (to_rgb(Image.fromarray(image).resize((self.side,) * 2)) for image in grey)
+        images = np.stack([self.change(np.asarray(image)) for image in enlarged])
         labels = digits.target
         train, rest = train_test_split(np.arange(len(labels)), test_size=0.4, random_state=self.seed, stratify=labels)
         val, test = train_test_split(rest, test_size=0.5, random_state=self.seed, stratify=labels[rest])

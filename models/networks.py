@@ -148,15 +148,16 @@ def _missing(name: str, file: Path, url: str, reason: object) -> UserError:
     )
 
 
-def _from_torchvision(name: str, weights: torchvision_models.WeightsEnum) -> nn.Module:
+def _from_torchvision(asked: str, name: str, weights: torchvision_models.WeightsEnum) -> nn.Module:
+    """torchvision's `name` with these weights, for the `asked` --network."""
     file = checkpoint_folder() / weights.url.rsplit("/", 1)[-1]
     try:
         state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except OSError as error:
-        raise _missing(name, file, weights.url, error) from None
+        raise _missing(asked, file, weights.url, error) from None
     except Exception as error:  # cut off, or no checkpoint at all: torch.load raises several kinds
-        raise _unreadable(name, file, error) from None
-    return _with_state(name, torchvision_models.get_model(name, weights=None), state, file)
+        raise _unreadable(asked, file, error) from None
+    return _with_state(asked, torchvision_models.get_model(name, weights=None), state, file)
 
 
 def _from_timm(asked: str, name: str) -> nn.Module:
@@ -237,9 +238,17 @@ def _timm_row(name: str) -> NetworkRow:
 
 
 NETWORKS: dict[str, NetworkRow] = {
-    "resnet18": NetworkRow(partial(_from_torchvision, "resnet18", torchvision_models.ResNet18_Weights.IMAGENET1K_V1)),
-    # V2, as the original
-    "resnet50": NetworkRow(partial(_from_torchvision, "resnet50", torchvision_models.ResNet50_Weights.IMAGENET1K_V2)),
+    "resnet18": NetworkRow(
+        partial(_from_torchvision, "resnet18", "resnet18", torchvision_models.ResNet18_Weights.IMAGENET1K_V1)
+    ),
+    # V2, as the original ILM-VP
+    "resnet50": NetworkRow(
+        partial(_from_torchvision, "resnet50", "resnet50", torchvision_models.ResNet50_Weights.IMAGENET1K_V2)
+    ),
+    # V1, as EVP
+    "resnet50_v1": NetworkRow(
+        partial(_from_torchvision, "resnet50_v1", "resnet50", torchvision_models.ResNet50_Weights.IMAGENET1K_V1)
+    ),
     # the original's WSL-Images network
     "instagram": NetworkRow(partial(_from_timm, "instagram", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k")),
     # needs no download

@@ -22,15 +22,111 @@ class ExpansiveVisualPrompt(nn.Module):
 
     def __init__(self, image_size: int, canvas_size: int, inner_mask: Tensor | None = None):
         super().__init__()
-        if not 0 < image_size <= canvas_size:
-            raise ValueError(f"an image of {image_size} pixels does not fit a canvas of {canvas_size}")
+        self.padding = _padding(image_size, canvas_size)
         if inner_mask is None:
             inner_mask = torch.zeros(image_size, image_size)
-        extra = canvas_size - image_size
-        before, after = (extra + 1) // 2, extra // 2
-        self.padding = (before, after, before, after)
         self.program = nn.Parameter(torch.zeros(3, canvas_size, canvas_size))
         self.register_buffer("mask", F.pad(inner_mask.float().expand(3, -1, -1), self.padding, value=1.0).contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x, self.padding) + torch.sigmoid(self.program) * self.mask
+
+
+class AdditiveVisualPrompt(nn.Module):
+    """Learned pixels on top of the image: a frame (ILM-VP, CVPR 2023, its CLIP section), or another part of it.
+
+    h(x) = x + unit * program * mask. Images in and out are in [0,1]; the program counts in `unit`s. With the standard
+    deviations of the network's normalisation it lives in the network's normalised space, as ILM-VP's and VP's (Bahng et
+    al. 2022) do for CLIP.
+
+    Args:
+        mask: (H,W) of 0 and 1, where the prompt is: `frame`, or `corner`.
+        unit: (3,), what 1 in the program adds to a pixel, by channel.
+
+    State: `program` (3,H,W) float32, zero at the start, and `mask` (3,H,W): the original repository's names and shapes.
+    """
+
+    def __init__(self, mask: Tensor, unit: Tensor):
+        super().__init__()
+        self.program = nn.Parameter(torch.zeros(3, *mask.shape))
+        self.register_buffer("mask", mask.float().expand(3, -1, -1).contiguous())
+        self.register_buffer("unit", unit.detach().clone().view(3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.unit * self.program * self.mask
+
+
+class RandomPatchVisualPrompt(nn.Module):
+    """A learned square at a place that is drawn anew for every batch (VP, Bahng et al. 2022, "random patch").
+
+    As in the original, in evaluation too; places are drawn from torch's CPU generator. Space and `unit` as in
+    `AdditiveVisualPrompt`.
+
+    Args:
+        patch_size: side of the square in pixels.
+        canvas_size: side H = W of the images in pixels.
+
+    State: `program` (3,patch_size,patch_size) float32, zero at the start.
+    """
+
+    def __init__(self, patch_size: int, canvas_size: int, unit: Tensor):
+        super().__init__()
+        self.spare = canvas_size - patch_size
+        self.program = nn.Parameter(torch.zeros(3, patch_size, patch_size))
+        self.register_buffer("unit", unit.detach().clone().view(3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, top = torch.randint(self.spare + 1, (2,)).tolist()
+        return x + F.pad(self.unit * self.program, (left, self.spare - left, top, self.spare - top))
+
+
+class PaddedVisualPrompt(nn.Module):
+    """The image, smaller than the input, in the middle of a canvas with a learned frame (EVP, TMLR 2024, Section 3).
+
+    h(x) = pad(x) + program. Images in and out are in [0,1], the program is in the same space: no sigmoid, no clamp.
+    There is no mask in it on purpose: EVP's update needs the gradient over the whole canvas. The program stays zero
+    outside of the frame because `NormalizedGradient` moves the masked part alone. Where H - h is odd, left and top get
+    the extra pixel. An image as large as the canvas gets the frame on top of it (EVP's ablation).
+
+    Args:
+        image_size: side h = w of the images in pixels, at most that of the canvas.
+        mask: (H,W) of 0 and 1, where the prompt may move: `frame`.
+
+    State: `program` (3,H,W) float32, zero at the start; `mask` (3,H,W).
+    """
+
+    def __init__(self, image_size: int, mask: Tensor):
+        super().__init__()
+        self.padding = _padding(image_size, mask.shape[-1])
+        self.program = nn.Parameter(torch.zeros(3, *mask.shape))
+        self.register_buffer("mask", mask.float().expand(3, -1, -1).contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.padding) + self.program
+
+
+def scaled(pixels: int, canvas_size: int) -> int:
+    """A length that a paper gives for an input of 224 pixels, for an input of `canvas_size`; at least 1."""
+    return max(1, round(pixels * canvas_size / 224))
+
+
+def frame(canvas_size: int, width: int) -> Tensor:
+    """(H,W) of 0 and 1: 1 in a frame of `width` pixels inside the canvas's edges."""
+    mask = torch.ones(canvas_size, canvas_size)
+    mask[width : canvas_size - width, width : canvas_size - width] = 0
+    return mask
+
+
+def corner(canvas_size: int, size: int) -> Tensor:
+    """(H,W) of 0 and 1: 1 in a square of `size` pixels at the top left (VP's fixed patch)."""
+    rest = canvas_size - size
+    return F.pad(torch.ones(size, size), (0, rest, 0, rest))
+
+
+def _padding(image_size: int, canvas_size: int) -> tuple[int, int, int, int]:
+    """What `F.pad` needs to put an image into the middle of a canvas; an odd remainder goes left and above."""
+    if not 0 < image_size <= canvas_size:
+        raise ValueError(f"an image of {image_size} pixels does not fit a canvas of {canvas_size}")
+    extra = canvas_size - image_size
+    before, after = (extra + 1) // 2, extra // 2
+    return before, after, before, after

@@ -190,6 +190,49 @@ def make_gtsrb(root: Path, train: int = 1, test: int = 6) -> Expected:
     return expected
 
 
+def make_clevr(root: Path, train: int = 16, val: int = 8) -> Expected:
+    """root/clevr/CLEVR_v1.0, images with 3, 4, ... 10, 3, ... objects; the scenes in another order than the files."""
+    home = root / "clevr" / "CLEVR_v1.0"
+    expected: Expected = {"train": [], "test": []}
+    for part, split, count in (("train", "train", train), ("val", "test", val)):
+        scenes = []
+        for number in range(count):
+            name = f"CLEVR_{part}_{number:06}.png"
+            pixels = write_image(home / "images" / part / name, noise(4000 + count * 100 + number, 48, 32))
+            expected[split].append((pixels, number % 8))
+            thing = {"shape": "cube", "3d_coords": [1.5, -2.0, 0.35], "pixel_coords": [238, 130, 10.2], "size": "small"}
+            scene = {"image_index": number, "objects": [thing] * (3 + number % 8), "image_filename": name}
+            scene |= {"relationships": {"left": [[1, 2], [], [0]]}, "directions": {"left": [-0.6, 0.7, 0]}}
+            scenes.append(scene)
+        (home / "scenes").mkdir(exist_ok=True)
+        content = {"info": {"version": "1.0", "split": part}, "scenes": scenes[::-1]}
+        (home / "scenes" / f"CLEVR_{part}_scenes.json").write_text(json.dumps(content))
+    return expected
+
+
+def make_corruptions(
+    folder: Path,
+    names: tuple[str, ...] = ("frost", "brightness"),
+    *,
+    num_classes: int = 3,
+    each: int = 6,
+    side: int = 8,
+) -> dict[str, list[list[tuple[np.ndarray, int]]]]:
+    """FOLDER/labels.npy and a (5 * each, side, side, 3) CORRUPTION.npy each; returns by name a list by severity.
+
+    `each` is the images of a severity, at least `num_classes`.
+    """
+    folder.mkdir(parents=True)
+    labels = [(i + 1) % num_classes for i in range(each)]
+    np.save(folder / "labels.npy", np.array(labels * 5))
+    expected = {}
+    for number, name in enumerate(names):
+        images = np.stack([noise(5000 + number * 100 + i, side, side) for i in range(5 * each)])
+        np.save(folder / f"{name}.npy", images)
+        expected[name] = [list(zip(part, labels, strict=True)) for part in np.split(images, 5)]
+    return expected
+
+
 def make_abide(root: Path, patients: int = 30) -> dict[str, tuple[np.ndarray, int]]:
     """root/abide with both files; returns by FILE_ID the vector of 19,900 correlations and DX_GROUP (every third 1).
 

@@ -1,22 +1,27 @@
-"""The cache of decoded pixels: made once, and made again whenever it must be."""
+"""The cache of decoded pixels: made once, and made again whenever what it is made from has changed."""
 
 import errno
-import io
 import os
+import tracemalloc
+from itertools import product
 
 import numpy as np
 import PIL
 import pytest
 import torch
 from make_data import encoded, make_coop, make_lmdb, noise, write_image, write_lmdb
+from test_data_transforms import make_mixed
 
 import cfg
-from data.cache import cached_pixels
+from data.cache import RaggedPixels, _bytes_needed, cached_pixels
 from data.catalog import find_dataset
 from data.loaders import build_loaders
 from data.transforms import Transform
 
 SIZE = Transform(8)
+RAGGED = Transform(8, 6, random=True, shorter=True, bicubic=True)
+
+both = pytest.mark.parametrize("transform", [SIZE, RAGGED], ids=["fixed", "ragged"])
 
 
 @pytest.fixture
@@ -37,16 +42,26 @@ def train_split(name="dtd"):
     return find_dataset(name).read().train
 
 
+DECODE = Transform.decode
+
+
 def expected_pixels(split, transform=SIZE):
-    decode = Transform.decode
-    return np.stack([decode(transform, split.open(position)) for position in range(len(split))])
+    return [DECODE(transform, split.open(position)) for position in range(len(split))]
+
+
+def assert_pixels(found, split, transform):
+    expected = expected_pixels(split, transform)
+    assert len(found) == len(expected)
+    for position, pixels in enumerate(expected):
+        assert found[position].dtype == np.uint8
+        np.testing.assert_array_equal(found[position], pixels)
 
 
 def pixels(cache, split=None, transform=SIZE):
-    """The cached pixels, checked; and the number of files in the cache."""
+    """The cached pixels, checked twice: as they are written and as they are found; the number of files in the cache."""
     split = split or train_split()
-    found = cached_pixels(split, transform, cache, "dtd train")
-    np.testing.assert_array_equal(found, expected_pixels(split, transform))
+    for _ in range(2):
+        assert_pixels(cached_pixels(split, transform, cache, "dtd train"), split, transform)
     return len(list(cache.iterdir()))
 
 
@@ -70,7 +85,7 @@ def test_images_are_decoded_once(data_path, cache, decoded, make):
             for (images, labels), (other_images, other_labels) in zip(batches, other, strict=True):
                 assert torch.equal(images, other_images) and torch.equal(labels, other_labels)
     assert len(decoded) == 9 + 3 + 6
-    assert len(list(cache.iterdir())) == 3 and {file.suffix for file in cache.iterdir()} == {".npy"}
+    assert len(list(cache.iterdir())) == 3 and {file.suffix for file in cache.iterdir()} == {".pixels"}
 
 
 def test_the_random_part_shares_the_cache(data_path, cache, decoded):
@@ -80,13 +95,62 @@ def test_the_random_part_shares_the_cache(data_path, cache, decoded):
     assert len(decoded) == 18
 
 
-def test_file_is_mapped_and_plain(data_path, cache):
+def test_file_is_mapped(data_path, cache):
     make_coop(data_path)
     found = cached_pixels(train_split(), SIZE, cache, "dtd train")
     assert isinstance(found, np.memmap) and found.dtype == np.uint8 and found.shape == (9, 8, 8, 3)
     assert not found.flags.writeable
+
+
+@pytest.fixture
+def mixed(data_path):
+    """A split of 12 images, landscape, portrait and square."""
+    make_mixed(data_path)
+    return train_split("mine")
+
+
+def test_ragged_file_is_mapped(cache, mixed):
+    found = cached_pixels(mixed, RAGGED, cache, "mine train")
+    assert isinstance(found, RaggedPixels) and len(found) == 12
+    shapes = [image.shape for image in expected_pixels(mixed, RAGGED)]
+    assert [found[position].shape for position in range(12)] == shapes
+    assert (8, 12, 3) in shapes and (12, 8, 3) in shapes and (8, 8, 3) in shapes
+    for image in (found[0], found[np.int64(11)]):
+        assert isinstance(image, np.memmap) and image.dtype == np.uint8 and not image.flags.writeable
+    assert pixels(cache, mixed, RAGGED) == 2  # another label, another file
+
+
+@both
+def test_format(cache, mixed, transform):
+    """Pixels, then sizes, and not a byte more."""
+    cached_pixels(mixed, transform, cache, "mine train")
     (file,) = cache.iterdir()
-    np.testing.assert_array_equal(np.load(file), expected_pixels(train_split()))
+    images = expected_pixels(mixed, transform)
+    sizes = np.array([image.shape[:2] for image in images], "<u4")
+    assert file.read_bytes() == b"".join([image.tobytes() for image in images]) + sizes.tobytes()
+    if transform is SIZE:
+        assert file.stat().st_size == _bytes_needed(12, SIZE)
+
+
+@pytest.mark.parametrize("transform", [RAGGED, Transform(8, shorter=True, random=True)])
+def test_images_of_one_size_are_one_array(data_path, cache, transform):
+    """Where the sizes may vary but do not."""
+    make_lmdb(data_path)  # images of 5 x 4 pixels
+    assert cached_pixels(train_split(), transform, cache, "dtd train").shape == (9, 8, 10, 3)
+    assert pixels(cache, transform=transform) == 1
+
+
+def test_no_split_is_held_in_memory(data_path, cache, monkeypatch):
+    monkeypatch.setattr("data.cache._CHUNK", 4)
+    make_coop(data_path, counts={"train": 20, "val": 1, "test": 1})
+    split, transform = train_split(), Transform(100, random=True, shorter=True)
+    tracemalloc.start()
+    found = cached_pixels(split, transform, cache, "dtd train")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    whole = next(cache.iterdir()).stat().st_size
+    assert isinstance(found, RaggedPixels) and whole > 60 * 30_000
+    assert peak < whole / 3
 
 
 def test_arrays_need_no_cache(data_path, cache):
@@ -94,57 +158,11 @@ def test_arrays_need_no_cache(data_path, cache):
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 9, 100])
-def test_chunks_are_in_order(data_path, cache, monkeypatch, chunk):
+@both
+@pytest.mark.parametrize("chunk", [1, 4, 12, 100])
+def test_chunks_are_in_order(cache, mixed, monkeypatch, chunk, transform):
     monkeypatch.setattr("data.cache._CHUNK", chunk)
-    make_coop(data_path)
-    assert pixels(cache) == 1
-
-
-def header(shape, descr="|u1"):
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-    return file.getvalue()
-
-
-# what stands in the cache's file, made from its right content
-SPOILT = {
-    "cut in half": lambda whole: whole[: len(whole) // 2],
-    "one byte missing": lambda whole: whole[:-1],
-    "cut in its header": lambda whole: whole[:40],
-    "text": lambda whole: b"something else",
-    "an image": lambda whole: encoded(noise(0)),
-    "another shape": lambda whole: header((9, 8, 8, 1)) + bytes(9 * 64),
-    "another size": lambda whole: header((9, 4, 4, 3)) + bytes(9 * 48),
-    "another type": lambda whole: header((9, 8, 8, 3), "<f4") + bytes(9 * 192 * 4),
-    "a pickled array": lambda whole: header((9, 8, 8, 3), "|O") + b"cos\nsystem\n(S'true'\ntR.",
-    # np.load raises EOFError or zipfile.BadZipFile for these, or gives an NpzFile
-    "empty": lambda whole: b"",
-    "the start of a zip file": lambda whole: b"PK\x03\x04" + bytes(30),
-    "an .npz archive": lambda whole: npz(np.frombuffer(whole[-9 * 192 :], np.uint8)),
-}
-
-
-def npz(array):
-    file = io.BytesIO()
-    np.savez(file, array)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
-def test_spoilt_file_is_made_again(data_path, cache, decoded, spoil):
-    make_coop(data_path)
-    split = train_split()
-    cached_pixels(split, SIZE, cache, "dtd train")
-    (file,) = cache.iterdir()
-    whole = file.read_bytes()
-    file.write_bytes(spoil(whole))
-    decoded.clear()
-    cached_pixels(split, SIZE, cache, "dtd train")
-    assert len(decoded) == 9
-    assert [other.read_bytes() for other in cache.iterdir()] == [whole]
-    cached_pixels(split, SIZE, cache, "dtd train")
-    assert len(decoded) == 9
+    assert pixels(cache, mixed, transform) == 1
 
 
 IMAGE = "dtd/images/banded/train_0.jpg"
@@ -186,13 +204,23 @@ def test_changed_input_gives_a_new_cache(data_path, cache, monkeypatch, change):
     assert pixels(cache) == 2
 
 
-def test_other_pixels_give_a_new_cache(data_path, cache):
+def test_other_images_give_a_new_cache(data_path, cache):
     make_coop(data_path)
-    split = train_split()
-    assert pixels(cache, split) == 1
-    assert pixels(cache, split.take(np.arange(5))) == 2
-    assert pixels(cache, split, Transform(9)) == 3
-    assert pixels(cache, split, Transform(9, crop=5, random=True)) == 3
+    assert pixels(cache) == 1
+    assert pixels(cache, train_split().take(np.arange(5))) == 2
+
+
+def test_transforms_share_a_file_if_their_pixels_are_the_same(cache, mixed):
+    """And only then: every transform of a grid, in one folder, under one label."""
+    switches = list(product([False, True], repeat=3))
+    transforms = [Transform(size, crop, *rest) for size, crop, rest in product((8, 9), (None, 5, 8), switches)]
+    contents = set()
+    for transform in transforms:
+        contents.add(tuple((image.shape, image.tobytes()) for image in expected_pixels(mixed, transform)))
+        assert pixels(cache, mixed, transform) == len(contents)
+    # Fixed: 4 ways to resize, to 8 with 2 crops, to 9 with 3. Random: the whole image, which for both sides is that of
+    # the fixed transforms without a crop, and for the shorter side one of its own.
+    assert len(contents) == 4 * (2 + 3) + 2 * 2
 
 
 def test_changed_lmdb_gives_a_new_cache(data_path, cache):
@@ -203,8 +231,9 @@ def test_changed_lmdb_gives_a_new_cache(data_path, cache):
     assert pixels(cache) == 2
 
 
+@both
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), MemoryError()], ids=repr)
-def test_failure_leaves_nothing_behind(data_path, cache, monkeypatch, error):
+def test_failure_leaves_nothing_behind(data_path, cache, monkeypatch, error, transform):
     """Neither a temporary file nor a half one under the cache's name."""
     make_coop(data_path)
     during = []
@@ -215,12 +244,12 @@ def test_failure_leaves_nothing_behind(data_path, cache, monkeypatch, error):
 
     monkeypatch.setattr(os, "replace", fail)
     if isinstance(error, OSError):
-        assert cached_pixels(train_split(), SIZE, cache, "dtd train") is None
+        assert cached_pixels(train_split(), transform, cache, "dtd train") is None
     else:
         with pytest.raises(type(error)):
-            cached_pixels(train_split(), SIZE, cache, "dtd train")
+            cached_pixels(train_split(), transform, cache, "dtd train")
     assert len(during) == 1 and during[0].endswith(".tmp")
     assert not list(cache.iterdir())
     monkeypatch.undo()
     monkeypatch.setattr(cfg, "data_path", data_path)
-    assert pixels(cache) == 1
+    assert pixels(cache, transform=transform) == 1

@@ -9,12 +9,14 @@ from data.loaders import build_loaders
 from data.transforms import Transform
 from errors import UserError
 
+FIXED, RANDOM = Transform(16), Transform(16, 12, random=True, shorter=True)
 
-def loaders(name, cache_folder, workers=0):
+
+def loaders(name, cache_folder, workers=0, train_transform=FIXED):
     return build_loaders(
         find_dataset(name).read(),
-        train_transform=Transform(16),
-        eval_transform=Transform(16),
+        train_transform=train_transform,
+        eval_transform=FIXED,
         batch_size=4,
         device=torch.device("cpu"),
         workers=workers,
@@ -93,7 +95,7 @@ def test_all_damaged_images_are_named_together(data_path, cache, workers):
         line = line_of(error, path)
         assert f"(label {label})" in line and reason in line
     assert "banded/train_1.jpg" not in message and "Pink_Primrose/train_1.jpg" not in message  # these are whole
-    left = [file.name for file in data_path.rglob("*") if file.suffix in (".tmp", ".npy")]
+    left = [file.name for file in data_path.rglob("*") if file.suffix in (".tmp", ".pixels")]
     assert not [name for name in left if "train" in name or name.endswith(".tmp")]
 
 
@@ -120,17 +122,19 @@ def test_damage_in_several_splits_is_named_together(data_path, cache):
 
 
 @cached
-def test_more_images_than_one_chunk(data_path, cache, monkeypatch):
+@pytest.mark.parametrize("transform", [FIXED, RANDOM], ids=["fixed", "ragged"])
+def test_more_images_than_one_chunk(data_path, cache, monkeypatch, transform):
     """Damage at the start, the middle and the end of a long split."""
     monkeypatch.setattr("data.cache._CHUNK", 4)
     make_folders(data_path, "mine", counts={"train": 5, "test": 1})
     for number, class_name in ((0, "Pink_Primrose"), (2, "banded"), (4, "bird-of-Paradise")):
         zero_bytes(data_path / f"mine/train/{class_name}/{number:03}.png")
     with pytest.raises(UserError) as error:
-        loaders("mine", cache and data_path / cache)
+        loaders("mine", cache and data_path / cache, train_transform=transform)
     assert "3 of 15 cannot be" in str(error.value)
     for label, path in enumerate(("Pink_Primrose/000.png", "banded/002.png", "bird-of-Paradise/004.png")):
         assert f"(label {label})" in line_of(error, path)
+    assert not list(data_path.rglob("mine-train*"))  # neither a cache nor a part of one
 
 
 @cached

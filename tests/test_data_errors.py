@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from make_data import make_cifar, make_coop, make_folders, make_gtsrb, make_svhn
+from make_data import make_cifar, make_clevr, make_coop, make_folders, make_gtsrb, make_svhn
 
 import cfg
 from data.catalog import find_dataset
@@ -23,7 +23,7 @@ def message_of(name: str) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("name", ["dtd", "flowers102", "cifar10", "svhn", "gtsrb", "abide"])
+@pytest.mark.parametrize("name", ["dtd", "flowers102", "cifar10", "svhn", "gtsrb", "abide", "clevr", "resisc45"])
 @pytest.mark.parametrize("there", [True, False])
 def test_no_data(tmp_path, monkeypatch, name, there):
     home = tmp_path / "elsewhere"
@@ -209,3 +209,29 @@ def test_gtsrb_with_missing_parts(data_path):
     (data_path / "table.csv").replace(data_path / "gtsrb/gtsrb/GT-final_test.csv")
     (data_path / "gtsrb/gtsrb/GTSRB/Training/00014/00000_00000.ppm").unlink()
     assert "damaged" in message_of("gtsrb")  # torchvision takes an empty class for missing files
+
+
+def test_clevr_with_missing_parts(data_path):
+    make_clevr(data_path)
+    home = data_path / "clevr/CLEVR_v1.0"
+    scenes = home / "scenes/CLEVR_val_scenes.json"
+    content = scenes.read_text()
+    scenes.write_text(content[:-100])
+    assert "JSONDecodeError" in message_of("clevr")
+    scenes.write_text(content.replace("image_filename", "file"))
+    assert "KeyError: 'image_filename'" in message_of("clevr")
+    scenes.unlink()
+    assert "damaged" in message_of("clevr")
+    scenes.write_text(content)
+    shutil.move(home / "images/train", home / "train")
+    assert "They are not in" in message_of("clevr")
+
+
+@pytest.mark.parametrize("objects, words", [(2, "run from -1 to"), (11, "to 8; with 8 classes they run from 0 to 7")])
+def test_clevr_with_another_number_of_objects(data_path, objects, words):
+    make_clevr(data_path)
+    scenes = data_path / "clevr/CLEVR_v1.0/scenes/CLEVR_train_scenes.json"
+    content = json.loads(scenes.read_text())
+    content["scenes"][0]["objects"] = [{}] * objects
+    scenes.write_text(json.dumps(content))
+    assert words in message_of("clevr")

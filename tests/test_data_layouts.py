@@ -9,6 +9,7 @@ from make_data import (
     CIFAR_NAMES,
     COUNTS,
     make_cifar,
+    make_clevr,
     make_coop,
     make_folders,
     make_gtsrb,
@@ -175,6 +176,17 @@ def test_gtsrb(data_path, where):
     assert class_names[42] == "lifted no overtaking trucks"
 
 
+@pytest.mark.parametrize("where", ["", "clevr"])
+def test_clevr(data_path, where):
+    expected = make_clevr(data_path / where)
+    splits = assert_reads("clevr", expected, "three four five six seven eight nine ten".split())
+    assert splits.train.name(15) == "CLEVR_train_000015.png"
+    for part, split in (("train", splits.train), ("val", splits.test)):
+        theirs = datasets.CLEVRClassification(data_path / where, split=part)
+        assert [split.source.root / path for path in split.source.paths] == theirs._image_files
+        assert (split.labels + 3).tolist() == theirs._labels
+
+
 def test_the_table_says_what_is_published():
     """Classes; training, validation and test images; the original's image and batch size."""
     published = {
@@ -182,6 +194,7 @@ def test_the_table_says_what_is_published():
         "cifar100": (100, (50000, 0, 10000), 32, 128),
         "svhn": (10, (73257, 0, 26032), 32, 128),
         "gtsrb": (43, (26640, 0, 12630), 32, 128),
+        "clevr": (8, (70000, 0, 15000), 128, 128),
         "abide": (2, (), 200, 64),
         "dtd": (47, (2820, 1128, 1692), 128, 64),
         "flowers102": (102, (4093, 1633, 2463), 128, 128),
@@ -191,6 +204,13 @@ def test_the_table_says_what_is_published():
         "oxfordpets": (37, (2944, 736, 3669), 128, 64),
         "stanfordcars": (196, (6509, 1635, 8041), 128, 128),
         "sun397": (397, (15880, 3970, 19850), 128, 128),
+        "resisc45": (45, (18900, 6300, 6300), 128, 128),
     }
     table = {row.name: (row.num_classes, row.counts, row.image_size, row.batch_size) for row in DATASETS}
     assert {name: table[name] for name in published} == published
+
+
+def test_text_templates():
+    templates = {row.name: row.text_template for row in DATASETS if row.text_template}
+    assert templates == {"clevr": "This is a photo of {} objects"}
+    assert templates["clevr"].format("three") == "This is a photo of three objects"

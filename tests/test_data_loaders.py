@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from make_data import make_abide, make_coop, make_folders, make_lmdb
+from test_data_transforms import make_mixed
 
 from data.catalog import find_dataset
 from data.loaders import Loader, _gather, build_loaders
@@ -12,6 +13,8 @@ from data.transforms import Transform
 
 CPU = torch.device("cpu")
 FIXED = Transform(16)
+RANDOM = Transform(16, crop=12, random=True)
+EVP = Transform(16, random=True, shorter=True, bicubic=True)
 
 
 def loaders(splits, cache_folder, *, workers=0, batch_size=4, train=FIXED, evaluation=FIXED):
@@ -93,20 +96,34 @@ def test_shuffling_is_seeded(tmp_path, cache, workers):
     assert orders[0][0] != orders[0][1]  # each epoch anew
 
 
+TRANSFORMS = {
+    "fixed": FIXED,
+    "random": RANDOM,
+    "flips only": Transform(16, random=True),
+    "clip": Transform(16, shorter=True, bicubic=True),
+    "evp": EVP,
+    "evp, smaller crop": Transform(16, crop=9, random=True, shorter=True, bicubic=True),
+}
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("transform", [Transform(16), Transform(16, crop=12, random=True)], ids=["fixed", "random"])
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_cached_pixels_are_those_decoded_every_epoch(data_path, workers, transform):
     # DataLoader draws a base seed for every pass: taken from torch's generator, it would change the crops and all later
     # orders, so that the same seed would give another run without a cache than with it
-    make_coop(data_path)
-    splits = find_dataset("dtd").read()
+    make_mixed(data_path)
+    splits = find_dataset("mine").read()
     epochs = []
-    for built in (loaders(splits, data_path / ".cache", train=transform), loaders(splits, None, train=transform)):
+    for cache in (data_path / ".cache", data_path / ".cache", None):  # made, found, none
+        built = loaders(splits, cache, train=transform, workers=workers)
         torch.manual_seed(5)
         epochs.append([everything(loader) for loader in (built.train, built.test, built.train)])
-    for (images, labels), (other_images, other_labels) in zip(*epochs, strict=True):
-        assert torch.equal(labels, other_labels)
-        assert torch.equal(images, other_images)
+    for (images, labels), *others in zip(*epochs, strict=True):
+        for other_images, other_labels in others:
+            assert torch.equal(labels, other_labels)
+            assert torch.equal(images, other_images)
+    (first, _), _, (again, _) = epochs[0]
+    assert first.shape == (12, 3, transform.side, transform.side) and not torch.equal(first, again)
 
 
 def test_lmdb_is_read_by_several_processes(data_path):
@@ -137,6 +154,20 @@ def test_arrays_of_another_size_are_resized(tmp_path):
     assert images.shape == (360, 3, 20, 20)
     expected = torch.from_numpy(Transform(20).decode(splits.test.open(17))).permute(2, 0, 1)
     assert torch.equal(images[17], expected / 255) and labels[17] == splits.test.labels[17]
+
+
+@pytest.mark.parametrize("transform", [Transform(8), Transform(8, random=True), Transform(8, shorter=True)])
+@pytest.mark.parametrize("size", [8, 10])
+def test_arrays_of_the_right_size_are_not_decoded(tmp_path, monkeypatch, transform, size):
+    calls = []
+    decode = Transform.decode
+    monkeypatch.setattr(Transform, "decode", lambda self, image: calls.append(1) or decode(self, image))
+    built = loaders(numbered(20, size), tmp_path, train=transform, evaluation=Transform(8, crop=6, bicubic=True))
+    images, _ = everything(built.train)
+    assert images.shape == (20, 3, 8, 8) and sorted(numbers(images)) == list(range(20))
+    assert len(calls) == (0 if size == 8 else 20)
+    images, _ = everything(built.test)  # a crop is part of decoding
+    assert images.shape == (20, 3, 6, 6) and numbers(images) == list(range(20))
 
 
 def test_train_and_eval_transforms_are_not_mixed_up(tmp_path):
@@ -188,12 +219,13 @@ def test_encoded(tmp_path, part):
     assert encoder.seen == 30 and len(encoded) == 5
 
 
-def test_arrays_of_one_channel_travel_as_one():
+@pytest.mark.parametrize("transform", [Transform(6), Transform(6, random=True)], ids=["fixed", "flips only"])
+def test_arrays_of_one_channel_travel_as_one(transform):
     """Pinned memory cannot hold a tensor whose channels are one and the same; the loader spreads them on the device."""
     array = np.random.default_rng(0).random((5, 6, 6), dtype=np.float32)
-    fetched = next(_gather(array, CPU)([torch.tensor([3, 1])]))
+    fetched = next(_gather(array, transform, CPU)([torch.tensor([3, 1])]))
     assert fetched.shape == (2, 1, 6, 6)
     assert 0 not in fetched.stride()
-    loader = Loader(np.arange(5), _gather(array, CPU), lambda x: x, batch_size=5, shuffle=False, device=CPU)
+    loader = Loader(np.arange(5), _gather(array, transform, CPU), lambda x: x, batch_size=5, shuffle=False, device=CPU)
     images, _ = next(iter(loader))
     assert torch.equal(images, torch.from_numpy(array)[:, None].expand(-1, 3, -1, -1))

@@ -1,4 +1,4 @@
-"""The two data sets that come with Python packages: regions and crops of the pictures, the digits' split."""
+"""The data sets that come with Python packages: regions and crops of the pictures, the digits' split and changes."""
 
 import numpy as np
 import pytest
@@ -142,3 +142,24 @@ def test_digits(tmp_path):
 def test_digits_are_seeded(tmp_path):
     first, same, other = (Digits(seed).read(tmp_path, "digits") for seed in (0, 0, 1))
     assert first.test.indices.tolist() == same.test.indices.tolist() != other.test.indices.tolist()
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("digits_inverted", lambda pixels: 255 - pixels.astype(int)),
+        ("digits_rotated", lambda pixels: pixels.transpose(1, 0, 2)[::-1]),  # the right column becomes the top row
+    ],
+    ids=["inverted", "rotated"],
+)
+def test_changed_digits(name, change):
+    plain, changed = find_dataset("digits").read(), find_dataset(name).read()
+    assert changed.class_names == plain.class_names
+    for part in ("train", "val", "test"):
+        one, other = getattr(plain, part), getattr(changed, part)
+        assert other.indices.tolist() == one.indices.tolist()
+        assert other.labels.tolist() == one.labels.tolist()
+        for position in range(len(one)):
+            image = other.open(position)
+            assert image.mode == "RGB" and image.size == (32, 32)
+            np.testing.assert_array_equal(np.asarray(image), change(np.asarray(one.open(position))))

@@ -1,36 +1,17 @@
-"""From image files to pixels: colour modes, the fixed resize, and the random part on batches."""
+"""From image files to pixels: every colour mode; and the random part, the same wherever a loader has pixels from."""
 
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from make_data import noise
 from PIL import Image
-from torchvision.transforms import InterpolationMode, PILToTensor, Resize
+from test_data_loaders import EVP, RANDOM, everything, loaders, sources
+from test_data_transforms import make_mixed
 
-from data.splits import ImageArrays, ImageFiles
+from data.catalog import find_dataset
+from data.splits import ImageArrays, ImageFiles, Splits, whole
 from data.transforms import Transform
-
-
-@pytest.mark.parametrize("size", [1, 7, 32, 50])
-@pytest.mark.parametrize("width, height", [(24, 20), (32, 32), (50, 50), (7, 90), (200, 3), (1, 1)])
-def test_decode_is_torchvisions_resize(width, height, size):
-    image = Image.fromarray(noise(width + height, width, height))
-    expected = PILToTensor()(Resize((size, size), InterpolationMode.BILINEAR)(image))
-    pixels = Transform(size).decode(image)
-    assert pixels.dtype == np.uint8 and pixels.shape == (size, size, 3)
-    assert torch.equal(torch.from_numpy(pixels).permute(2, 0, 1), expected)
-
-
-def test_decode_of_float_images():
-    """Mode F becomes three equal channels, unchanged where the size is."""
-    values = np.random.default_rng(0).random((9, 9), dtype=np.float32)
-    pixels = Transform(9).decode(ImageArrays(values[None]).open(0))
-    assert pixels.dtype == np.float32 and pixels.shape == (9, 9, 3)
-    for channel in range(3):
-        np.testing.assert_array_equal(pixels[..., channel], values)
-    assert Transform(3).decode(Image.fromarray(np.full((9, 9), 0.25, np.float32))).tolist() == [[[0.25] * 3] * 3] * 3
 
 
 def palette_image(transparency):
@@ -96,58 +77,58 @@ def test_cmyk_jpeg(tmp_path):
     assert np.abs(pixels - [200, 160, 120]).max() <= 3
 
 
-def marked(count: int, size: int) -> torch.Tensor:
-    """Images whose channels are the row, the column, and the image's number."""
-    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    numbers = torch.arange(count)[:, None, None].expand(-1, size, size)
-    return torch.stack([rows.expand_as(numbers), columns.expand_as(numbers), numbers], dim=1).to(torch.int32)
+@sources
+@pytest.mark.parametrize("transform", [RANDOM, EVP], ids=["both sides", "shorter side"])
+def test_random_part_is_that_of_a_plain_loop(data_path, cache, workers, transform):
+    """Order, crops and flips, from the same draws: all places of the epoch's crops first, then each batch's flips."""
+    make_mixed(data_path)
+    splits = find_dataset("mine").read()
+    built = loaders(splits, data_path / ".cache" if cache else None, workers=workers, batch_size=5, train=transform)
+    torch.manual_seed(7)
+    batches = list(built.train)
+    torch.manual_seed(7)
+    order = torch.randperm(12).split(5)
+    places = [torch.rand(len(positions), 2, dtype=torch.float64) for positions in order]
+    mirrored = moved = 0
+    for (images, labels), positions, batch_places in zip(batches, order, places, strict=True):
+        assert labels.tolist() == splits.train.labels[positions].tolist()
+        flips = torch.rand(len(positions)) < 0.5
+        for image, position, (y, x), flip in zip(images, positions, batch_places.tolist(), flips, strict=True):
+            pixels = transform.decode(splits.train.open(int(position)))
+            top = int(y * (pixels.shape[0] - transform.side + 1))
+            left = int(x * (pixels.shape[1] - transform.side + 1))
+            expected = pixels[top : top + transform.side, left : left + transform.side]
+            expected = torch.from_numpy(expected[:, ::-1].copy() if flip else expected).permute(2, 0, 1)
+            assert torch.equal(image, expected / 255)
+            mirrored, moved = mirrored + int(flip), moved + (top + left > 0)
+    assert 0 < mirrored < 12 and moved > 2
 
 
-def test_random_crops_are_windows_or_their_mirrors():
+def test_every_place_is_drawn_equally_often():
+    """Through the loader, as by torchvision's RandomCrop: 3 x 3 places, each 400 times of 3600."""
+    rows, columns = np.meshgrid(np.arange(6), np.arange(6), indexing="ij")
+    one = np.stack([rows, columns, rows], axis=2).astype(np.uint8)
+    split = whole(ImageArrays(np.repeat(one[None], 3600, axis=0)), np.zeros(3600))
+    splits = Splits("numbered", ("a",), split, None, split)
+    transform = Transform(6, crop=4, random=True)
     torch.manual_seed(0)
-    images = marked(3600, 6)
-    before = images.clone()
-    crops = Transform(6, crop=4, random=True).on_batch(images)
-    assert crops.shape == (3600, 3, 4, 4) and crops.dtype == images.dtype
-    assert torch.equal(images, before)
-    places = torch.zeros(2, 3, 3)  # mirrored, y, x
-    for number, crop in enumerate(crops):
-        y, x = int(crop[0].min()), int(crop[1].min())
-        mirrored = bool(crop[1, 0, 0] > crop[1, 0, -1])
-        window = images[number, :, y : y + 4, x : x + 4]
-        assert torch.equal(crop, window.flip(2) if mirrored else window)
-        places[int(mirrored), y, x] += 1
-    # 18 equally likely outcomes, 200 expected of each, standard deviation 13.7
-    assert places.min() > 140 and places.max() < 260
+    images, _ = everything(loaders(splits, None, batch_size=128, train=transform).train)
+    corners = (images[:, :2] * 255).round().int().amin((2, 3))
+    counts = torch.bincount(corners[:, 0] * 3 + corners[:, 1], minlength=9)
+    assert len(counts) == 9 and counts.min() > 306 and counts.max() < 494  # 5 standard deviations of 18.9
 
 
-def test_random_flips_without_crop():
-    torch.manual_seed(0)
-    images = marked(1000, 5)
-    flipped = 0
-    for number, image in enumerate(Transform(5, random=True).on_batch(images)):
-        is_flipped = bool(image[1, 0, 0] == 4)
-        assert torch.equal(image, images[number].flip(2) if is_flipped else images[number])
-        flipped += is_flipped
-    assert 420 < flipped < 580
-
-
-def test_random_part_is_seeded():
-    images = marked(50, 9)
-    draws = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        draws.append(Transform(9, crop=5, random=True).on_batch(images))
-    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
-
-
-@pytest.mark.parametrize(
-    "size, crop, start", [(7, 4, 1), (8, 4, 2), (256, 224, 16), (5, 5, 0), (5, None, 0), (6, 5, 0)]
-)
-def test_centre_crop(size, crop, start):
-    images = marked(2, size)
-    state = torch.get_rng_state()
-    crops = Transform(size, crop=crop).on_batch(images)
-    end = start + (crop or size)
-    assert torch.equal(crops, images[:, :, start:end, start:end])
-    assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn
+@pytest.mark.parametrize("workers", [0, 2])
+def test_float_images_are_cropped(workers):
+    """One channel, resized and cropped at random: what the plain steps give, three times."""
+    values = np.random.default_rng(0).random((10, 9, 9), dtype=np.float32)
+    split = whole(ImageArrays(values), np.zeros(10))
+    splits = Splits("numbered", ("a",), split, None, split)
+    transform = Transform(9, crop=6, random=True)
+    images, _ = everything(loaders(splits, None, workers=workers, train=transform).train)
+    assert images.shape == (10, 3, 6, 6) and images.dtype == torch.float32
+    windows = np.lib.stride_tricks.sliding_window_view(values, (6, 6), axis=(1, 2)).reshape(-1, 6, 6)
+    windows = torch.from_numpy(np.concatenate([windows, windows[..., ::-1]]))
+    for image in images:
+        assert (windows == image[:1]).all(2).all(1).sum() == 1
+        assert torch.equal(image, image[:1].expand(3, -1, -1))

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from make_data import make_clevr, make_folders
 
 import cfg
 from data import catalog
@@ -432,10 +433,38 @@ def test_abide_says_what_to_put_where():
     assert message.endswith(f"Phenotypic_V1_0b_preprocessed1.csv into {cfg.data_path}/abide/.")
 
 
-def test_digits_need_nothing(capsys):
-    prepare_data.main(["digits"])
-    expected = "digits: complete (10 classes, 1078 training, 359 validation, 360 test images)\n"
+@pytest.mark.parametrize("name", ["digits", "digits_inverted", "digits_rotated"])
+def test_digits_need_nothing(capsys, name):
+    prepare_data.main([name])
+    expected = f"{name}: complete (10 classes, 1078 training, 359 validation, 360 test images)\n"
     assert capsys.readouterr().out == expected
+
+
+def test_resisc45_says_what_to_put_where():
+    by_hand = f"NWPU-RESISC45.rar in a browser (its authors keep it on OneDrive) and unpack it so that {cfg.data_path}/"
+    message = failure("resisc45")
+    assert f"There is no CLASS/*.jpg in {cfg.data_path / 'resisc45/NWPU-RESISC45'}, " in message
+    assert f"{by_hand}resisc45/NWPU-RESISC45/airplane/airplane_001.jpg exists." in message
+    make_folders(cfg.data_path, "resisc45/NWPU-RESISC45", counts={".": 5}, ending=".jpg")
+    message = failure("resisc45")
+    assert "resisc45: expected 45 classes, 18900 training, 6300 validation, 6300 test images." in message
+    assert "Found 3 classes, 9 training, 3 validation, 3 test images." in message and by_hand in message
+
+
+def test_clevr_is_found_where_its_archive_is_unpacked(server, monkeypatch, tmp_path, capsys):
+    make_clevr(tmp_path)
+    files = [file for file in (tmp_path / "clevr").rglob("*") if file.is_file()]
+    content = {str(file.relative_to(tmp_path / "clevr")): file.read_bytes() for file in files}
+    server.files["/CLEVR_v1.0.zip"] = zipped(content)
+    row = next(row for row in catalog.DATASETS if row.name == "clevr")
+    (archive,) = row.downloads
+    assert archive.url.endswith("/CLEVR_v1.0.zip") and archive.md5
+    archive = replace(archive, url=f"{server.url}/CLEVR_v1.0.zip", md5=None)
+    only(monkeypatch, replace(row, counts=(16, 0, 8), downloads=(archive,)))
+    prepare_data.main(["clevr"])
+    assert "clevr: complete (8 classes, 16 training, 0 validation, 8 test images)" in capsys.readouterr().out
+    (cfg.data_path / "clevr/CLEVR_v1.0/images/val/CLEVR_val_000003.png").unlink()
+    assert "1 are missing, such as" in failure("clevr")
 
 
 def test_unknown_name_and_folders_of_the_users_own(tiny, server):

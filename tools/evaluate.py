@@ -21,9 +21,10 @@ from data.catalog import find_dataset
 from data.loaders import build_loader
 from data.transforms import restore_transform
 from errors import UserError
-from models.restore import restore
-from tools.common.args import Parser, add_checkpoint_flags, positive_int, resolve_precision
-from tools.common.files import checkpoint_setup, load_checkpoint
+from models.restore import default_transform, restore
+from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
+from tools.common.files import open_checkpoint
+from tools.common.flag_types import positive_int
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -32,13 +33,14 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--batch-size", type=positive_int, default=128, help="images")
     args = parser.parse_args(argv)
     precision = resolve_precision(args.precision, args.device)
-    checkpoint = load_checkpoint(args.checkpoint, "Give the path of a best.pth or ckpt.pth.")
-    setup = checkpoint_setup(checkpoint, args.network, args.dataset)
+    checkpoint, setup = open_checkpoint(args)
     dataset = find_dataset(setup["dataset"])
     splits = dataset.read()
     check_classes(checkpoint, setup, splits.class_names)
-    transform = restore_transform(setup, dataset.image_size)
-    model = restore(checkpoint, setup["network"], image_size=transform.size, device=args.device, precision=precision)
+    setup = {"class_names": splits.class_names, "transform": default_transform(setup, dataset.image_size)} | setup
+    transform = restore_transform(setup, None)
+    placement = {"device": args.device, "precision": precision}
+    model = restore(checkpoint, setup, image_size=transform.side, **placement)
     loader = build_loader(
         splits.test,
         transform,

@@ -19,9 +19,9 @@ from data.catalog import find_dataset
 from data.loaders import build_loader
 from data.splits import ImageFiles, whole
 from data.transforms import restore_transform
-from models.restore import restore
+from models.restore import default_transform, restore
 from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
-from tools.common.files import checkpoint_setup, load_checkpoint
+from tools.common.files import open_checkpoint
 
 TOP = 5
 
@@ -33,17 +33,17 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[str, float]]]:
     parser.add_argument("image", nargs="+", metavar="IMAGE", help="image files")
     args = parser.parse_args(argv)
     precision = resolve_precision(args.precision, args.device)
-    checkpoint = load_checkpoint(args.checkpoint, "Give the path of a best.pth or ckpt.pth.")
-    setup = checkpoint_setup(checkpoint, args.network, args.dataset)
+    checkpoint, setup = open_checkpoint(args)
     if "class_names" not in setup:  # a foreign checkpoint: only the data set knows what its classes are called
         dataset = find_dataset(setup["dataset"])
-        setup |= {"class_names": dataset.read().class_names, "transform": {"size": dataset.image_size}}
+        transform = default_transform(setup, dataset.image_size)
+        setup |= {"class_names": dataset.read().class_names, "transform": transform}
     transform, class_names = restore_transform(setup, None), setup["class_names"]
     images = whole(ImageFiles(Path(), args.image), np.zeros(len(args.image)))
     loader = build_loader(
         images, transform, "your images", batch_size=32, device=args.device, workers=0, cache_folder=None
     )
-    model = restore(checkpoint, setup["network"], image_size=transform.size, device=args.device, precision=precision)
+    model = restore(checkpoint, setup, image_size=transform.side, device=args.device, precision=precision)
     probabilities = torch.cat([model(batch).softmax(1).cpu() for batch, _ in loader])
     found = {}
     for file, row in zip(args.image, probabilities, strict=True):

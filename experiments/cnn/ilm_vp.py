@@ -31,7 +31,8 @@ from data.transforms import Transform
 from models.networks import find_network, load_network
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
-from tools.common.args import experiment_parser, positive_int
+from tools.common.args import experiment_parser
+from tools.common.flag_types import positive_int
 from tools.common.plots import prompted_figures
 from tools.common.run import Run
 

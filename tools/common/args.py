@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -10,59 +11,18 @@ import torch
 
 import cfg
 from errors import UserError
-
-
-def positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 is needed, not {text!r}")
-    return int(text)
-
-
-def whole_number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a whole number from 0 is needed, not {text!r}")
-    return int(text)
-
-
-def seed(text: str) -> int:
-    if whole_number(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"a whole number below 2^63 is needed, not {text}")
-    return int(text)
-
-
-def positive_float(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"a number above 0 is needed, not {text!r}")
-    return value
-
-
-def fraction(text: str) -> float:
-    if positive_float(text) > 1:
-        raise argparse.ArgumentTypeError(f"a share above 0 and at most 1 is needed, not {text!r}")
-    return float(text)
-
-
-def device(text: str) -> torch.device:
-    """`auto` is CUDA where there is one; a device that is not there is refused."""
-    if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(text)
-        torch.zeros(1, device=chosen).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(f"{text!r} is not to be had here ({reason}); try cpu") from None
-    return chosen
-
-
-def precision(text: str) -> str:
-    if text not in ("auto", "float32", "bfloat16", "float16"):
-        raise argparse.ArgumentTypeError(f"auto, float32, bfloat16 or float16 is needed, not {text!r}")
-    return text
+from tools.common.flag_types import (
+    device,
+    fraction,
+    pixels,
+    positive_float,
+    positive_int,
+    precision,
+    seed_number,
+    tag_or_file,
+    text_template,
+    whole_number,
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,6 +46,8 @@ class Parser(argparse.ArgumentParser):
         argv = sys.argv[1:] if argv is None else list(argv)
         args = super().parse_args(argv)
         args.command = shlex.join(["python", os.path.relpath(self.file), *(a for a in argv if a != "--fresh")])
+        if hasattr(args, "clip_model") and not hasattr(args, "network"):
+            args.network = clip_name(args.clip_model, args.pretrained, args.clip_config)
         return args
 
     def error(self, message: str):
@@ -112,6 +74,7 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="a best.pth or ckpt.pth of any method")
     parser.add_argument("--network", help="for a checkpoint of the original ILM-VP repository, which does not name it")
     parser.add_argument("--dataset", help="likewise; or another data set with the same classes")
+    add_clip_flags(parser, None, None)
     add_machine_flags(parser)
 
 
@@ -132,20 +95,89 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def experiment_parser(file: str, doc: str, *, lr: float) -> Parser:
-    """The flags of every experiment; a script adds its own and calls `parse_args(argv)`.
+def experiment_parser(
+    file: str, doc: str, *, lr: float | None, epoch: int = 200, seed: int = 7, batch_size: int | None = None
+) -> Parser:
+    """The flags of every experiment on ImageNet networks; a script adds its own and calls `parse_args(argv)`.
 
     The namespace also holds `method` (folder/script) and `command` (to be typed again).
+
+    Args:
+        lr: the learning rate; None where nothing learns.
+        epoch, seed, batch_size: defaults; a batch_size of None is the data set's own.
     """
     parser = Parser(file, doc)
     parser.add_argument("--network", required=True, help="a row of README's table of networks, or timm:NAME")
+    _add_experiment_flags(parser, lr, epoch, seed, batch_size)
+    return parser
+
+
+def clip_parser(file: str, doc: str, **defaults) -> Parser:
+    """`experiment_parser` for CLIP: three flags name the model; the namespace's `network` is their short form."""
+    parser = Parser(file, doc)
+    add_clip_flags(parser, "ViT-B-32-quickgelu", "openai")
+    _add_experiment_flags(parser, **{"epoch": 200, "seed": 7, "batch_size": None} | defaults)
+    return parser
+
+
+def add_clip_flags(parser: argparse.ArgumentParser, model: str | None, pretrained: str | None) -> None:
+    """--clip-model, --pretrained, --clip-config: which CLIP."""
+    parser.add_argument("--clip-model", default=model, help="a model of open_clip; default %(default)s")
+    parser.add_argument(
+        "--pretrained", type=tag_or_file, default=pretrained, help="its weights: a tag or a file; default %(default)s"
+    )
+    own = "a JSON file with the model's architecture, instead of --clip-model; --pretrained is then a file"
+    parser.add_argument("--clip-config", type=tag_or_file, help=own)
+
+
+def clip_name(model: str, pretrained: str, config: str | None) -> str:
+    """What folders and receipts call a CLIP."""
+    architecture = Path(config).stem if config else model
+    weights = Path(pretrained).stem if Path(pretrained).is_file() else pretrained
+    return architecture if weights == architecture else f"{architecture}-{weights}"
+
+
+def add_template_flag(parser: argparse.ArgumentParser, usual: str) -> None:
+    """--template; where it is not given, the data set's own or the `usual` one holds."""
+    template = f"text prompt, {{}} for the class name; default '{usual}', or the data set's own"
+    parser.add_argument("--template", type=text_template, help=template)
+
+
+def add_evp_flags(parser: argparse.ArgumentParser) -> None:
+    """EVP's sizes and ablations (TMLR 2024)."""
+    parser.add_argument(
+        "--placement", choices=("pad", "add"), default="pad", help="frame around the shrunken image, or on top of it"
+    )
+    parser.add_argument(
+        "--gradient-norm", choices=("l2", "l1", "linf", "none"), default="l2", help="what g is divided by"
+    )
+    parser.add_argument("--no-diversity", action="store_true", help="no random crop and flip in training")
+    parser.add_argument(
+        "--prompt-size",
+        type=pixels(111),
+        default=30,
+        help="width of the frame, in pixels of an input of 224; default 30",
+    )
+    size = (
+        "side of the image, in pixels of an input of 224; default: what the frame leaves, or with --placement add all"
+    )
+    parser.add_argument("--image-size", type=pixels(224), help=size)
+
+
+def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: int, batch_size: int | None) -> None:
     parser.add_argument("--dataset", required=True, help="a row of README's table of data sets, or your folder's name")
     parser.add_argument(
-        "--seed", type=seed, default=7, help="of everything that is drawn at random; default %(default)s"
+        "--seed", type=seed_number, default=seed, help="of everything that is drawn at random; default %(default)s"
     )
-    parser.add_argument("--epoch", type=positive_int, default=200, help="epochs to train; default %(default)s")
-    parser.add_argument("--lr", type=positive_float, default=lr, help="learning rate at the start; default %(default)s")
-    parser.add_argument("--batch-size", type=positive_int, help="images; default: the original's for the data set")
+    if lr is None:
+        parser.set_defaults(epoch=0)
+    else:
+        parser.add_argument("--epoch", type=positive_int, default=epoch, help="epochs to train; default %(default)s")
+        parser.add_argument(
+            "--lr", type=positive_float, default=lr, help="learning rate at the start; default %(default)s"
+        )
+    own = batch_size or "the original's for the data set"
+    parser.add_argument("--batch-size", type=positive_int, default=batch_size, help=f"images; default: {own}")
     fewer = parser.add_mutually_exclusive_group()
     fewer.add_argument("--shots", type=positive_int, help="train on this many images a class")
     fewer.add_argument("--train-fraction", type=fraction, help="train on this share of each class, in (0,1]")
@@ -156,7 +188,6 @@ def experiment_parser(file: str, doc: str, *, lr: float) -> Parser:
     parser.add_argument("--fresh", action="store_true", help="start over, even if this run has a checkpoint")
     add_machine_flags(parser)
     parser.set_defaults(method=f"{parser.file.parent.name}/{parser.file.stem}")
-    return parser
 
 
 # What says where and how a run is carried out, not which run it is.
@@ -165,8 +196,9 @@ MACHINE = ("device", "workers", "fresh", "command", "method")
 
 def run_name(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
     """A readable folder name: network, data set, seed and epochs always, other flags where they differ."""
+    named = ("network", "clip_model", "pretrained", "clip_config", "dataset", "seed", "epoch")
     parts = [args.network, args.dataset, f"seed{args.seed}", f"epoch{args.epoch}"]
     for name, value in vars(args).items():
-        if name not in (*MACHINE, "network", "dataset", "seed", "epoch") and value != parser.get_default(name):
+        if name not in (*MACHINE, *named) and value != parser.get_default(name):
             parts.append(name.replace("_", "-") + ("" if value is True else str(value)))
-    return "_".join(parts).replace("/", "-").replace(":", "-")
+    return re.sub(r"[^\w.+=-]+", "-", "_".join(parts))

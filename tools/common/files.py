@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside their place, then renamed."""
 
+import argparse
 import json
 import os
 import pickle
@@ -91,28 +92,45 @@ def load_checkpoint(path: Path, hint: str) -> dict:
     return content
 
 
-def checkpoint_setup(checkpoint: dict, network: str | None, dataset: str | None) -> dict:
-    """What a checkpoint belongs to: `network`, `dataset`, and if it is one of ours `class_names` and `transform`.
+def open_checkpoint(args: argparse.Namespace) -> tuple[dict, dict]:
+    """Reads --checkpoint; says what it belongs to.
 
     Args:
-        network, dataset: what the user says; needed where the checkpoint does not name them.
+        args: the flags of `add_checkpoint_flags`. Those that name a network and a data set are needed where the
+            checkpoint does not name them; for CLIP they also say where its weights lie now.
+
+    Returns:
+        The checkpoint, and its setup: `network` (or `clip`), `dataset`, and if it is one of ours what the run tracked.
 
     Raises:
-        UserError: a name is missing, or the network is another one than the checkpoint's.
+        UserError: no such checkpoint, a name is missing, or the network is another one than the checkpoint's.
     """
+    checkpoint = load_checkpoint(args.checkpoint, "Give the path of a best.pth or ckpt.pth.")
     setup = checkpoint.get("setup", {})
     if not isinstance(setup, dict):
         raise UserError("The checkpoint's `setup` says what it belongs to.", f"It is {setup!r}.", "Give another file.")
-    if not setup and not (network and dataset):
+    clip = {"model": args.clip_model, "pretrained": args.pretrained, "config": args.clip_config}
+    clip = {name: value for name, value in clip.items() if value}
+    if not setup and not (args.dataset and (args.network or "pretrained" in clip)):
         raise UserError(
             "This checkpoint does not say what it belongs to, as those of the original repository do not.",
-            f"Given: --network {network}, --dataset {dataset}.",
-            "Add both, for example: --network resnet18 --dataset flowers102",
+            f"Given: --network {args.network}, --dataset {args.dataset}.",
+            "Add both, for example: --network resnet18 --dataset flowers102 (for CLIP, instead of --network:"
+            " --clip-model ViT-B-32-quickgelu --pretrained openai)",
         )
-    if network and setup.get("network", network) != network:
+    if clip and setup and "clip" not in setup:
         raise UserError(
-            f"--network {network}: the checkpoint's own network is needed.",
+            "--clip-model, --pretrained, --clip-config: a checkpoint of CLIP is needed.",
+            f"This one was trained with --network {setup.get('network')}.",
+            "Leave these flags out.",
+        )
+    if args.network and setup.get("network", args.network) != args.network:
+        raise UserError(
+            f"--network {args.network}: the checkpoint's own network is needed.",
             f"It was trained with --network {setup['network']}.",
             "Leave --network out.",
         )
-    return setup | {name: value for name, value in {"network": network, "dataset": dataset}.items() if value}
+    given = {name: value for name, value in {"network": args.network, "dataset": args.dataset}.items() if value}
+    if clip:
+        given |= {"clip": setup.get("clip", {}) | clip, "network": setup.get("network", "CLIP")}
+    return checkpoint, setup | given

@@ -56,7 +56,7 @@ class Log:
     @staticmethod
     def line(record: dict, epochs: int) -> str:
         """What a user sees of an epoch."""
-        parts = [f"epoch {record['epoch']:>3}/{epochs}"]
+        parts = [f"epoch {record['epoch']:>3}/{epochs}" if epochs else "no training"]
         for split in ("train", "val", "test"):
             if f"{split}_acc" in record:
                 parts.append(f"{split} acc {record[f'{split}_acc']:.4f} loss {record[f'{split}_loss']:.3f}")

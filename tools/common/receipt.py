@@ -17,7 +17,7 @@ def summarise(records: Sequence[dict]) -> dict:
     """
     best_test = max(records, key=lambda record: record["test_acc"])
     best_val = max(records, key=lambda record: record["val_acc"]) if "val_acc" in records[0] else None
-    per_image = [1 / record["images_per_second"] for record in records]
+    per_image = [1 / record["images_per_second"] for record in records if "images_per_second" in record]
     return {
         "epochs_done": len(records),
         "test_acc_last": records[-1]["test_acc"],
@@ -29,20 +29,22 @@ def summarise(records: Sequence[dict]) -> dict:
         "test_acc_best_epoch": best_test["epoch"],
         "kept_epoch": (best_val or best_test)["epoch"],
         "kept_by": "val_acc" if best_val else "test_acc",
-        "train_acc_last": records[-1]["train_acc"],
+        "train_acc_last": records[-1].get("train_acc"),
         "seconds": sum(record["seconds"] for record in records),
-        "images_per_second": len(per_image) / sum(per_image),
+        "images_per_second": len(per_image) / sum(per_image) if per_image else None,
     }
 
 
 def describe(result: dict, folder: Path) -> str:
     """What a user reads at the end of a run: accuracies, the map in words, the folder, and what to type next."""
-    lines = ["", f"Test accuracy {result['test_acc_last']:.4f} after the last epoch ({result['epochs']})."]
+    when = f"after the last epoch ({result['epochs']})" if result["epochs"] else "without training"
+    lines = ["", f"Test accuracy {result['test_acc_last']:.4f} {when}."]
     if result["test_acc_at_best_val"] is not None:
         at = f"at the best validation epoch ({result['best_val_epoch']})"
         lines.append(f"Test accuracy {result['test_acc_at_best_val']:.4f} {at}.")
     best = f"epoch {result['test_acc_best_epoch']}, chosen on the test set, as the originals report"
-    lines.append(f"Test accuracy {result['test_acc_best']:.4f} at best ({best}).")
+    if result["epochs"]:
+        lines.append(f"Test accuracy {result['test_acc_best']:.4f} at best ({best}).")
     mapping = list(result.get("mapping", {}).items())
     lines += [f"  {target} -> {source}" for target, source in mapping[:20]]
     if len(mapping) > 20:

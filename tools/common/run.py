@@ -137,19 +137,25 @@ class Run:
             "on_epoch_end": self.end_epoch,
         }
 
-    def track(self, splits, transform, **parts: Any) -> None:
+    def track(self, splits, transform, setup: dict[str, Any] | None = None, **parts: Any) -> None:
         """Says what a checkpoint holds, and loads the run's own if there is one.
 
         Args:
             splits: the data set as read; its class names and sizes go into checkpoint and receipt.
             transform: the evaluation transform, a dataclass of plain values; it goes into the checkpoint.
+            setup: what else is needed to build the model again, in plain values.
             parts: checkpoint key -> whatever has state_dict() and load_state_dict(), or a tensor.
 
         Raises:
             UserError: the checkpoint is damaged, or another run's.
         """
         named = {name: getattr(self.args, name) for name in ("method", "network", "dataset", "seed")}
-        self._setup = named | {"class_names": list(splits.class_names), "transform": asdict(transform)}
+        self._setup = named | {
+            "class_names": list(splits.class_names),
+            "transform": asdict(transform),
+            "classes": {key: type(part).__name__ for key, part in parts.items()},
+            **(setup or {}),
+        }
         self._sizes = {f"{part}_size": size for part, size in splits.sizes.items()}
         self._parts = parts | {"scaler_dict": self.scaler}
         if self.args.fresh:

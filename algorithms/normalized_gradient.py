@@ -1,0 +1,44 @@
+"""EVP's update rule: steps of one length, whatever the gradient's (TMLR 2024, Section 3, "gradient normalization")."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+NORMS: dict[str, Callable[[Tensor], Tensor | float]] = {
+    "l2": lambda g: g.norm(2),
+    "l1": lambda g: g.norm(1),
+    "linf": lambda g: g.norm(float("inf")),
+    "none": lambda g: 1.0,
+}
+
+
+class NormalizedGradient(torch.optim.Optimizer):
+    """program <- program - lr * mask * g / (norm(g) + 1e-10), where g is the gradient of the mean loss.
+
+    The norm is taken over the whole canvas, before the mask: the pixels under the image take part in it although they
+    never move. A mask inside the prompt's forward pass would make the same step longer.
+
+    Args:
+        program: the prompt's parameter, (3,H,W).
+        mask: (3,H,W) of 0 and 1, where it may move.
+        lr: the learning rate.
+        norm: l2 (the paper's), l1, linf, or none: no division at all.
+    """
+
+    def __init__(self, program: Tensor, mask: Tensor, lr: float, norm: str = "l2"):
+        self.mask, self.norm = mask, NORMS[norm]
+        super().__init__([program], {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for program in group["params"]:
+                g = program.grad
+                if g is not None:
+                    program -= group["lr"] * self.mask * g / (self.norm(g) + 1e-10)
+        return loss

@@ -1,0 +1,49 @@
+"""NWPU-RESISC45: aerial photographs of 45 kinds of places, one folder a class, as the archive unpacks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.coop import read_split_file
+from data.folder import find_classes, find_split_file, read_classes
+from data.splits import Splits
+from errors import UserError, prepare_command
+
+
+@dataclass(frozen=True)
+class Resisc45:
+    """Class folders in `data_path/NAME/FOLDER`, `data_path/NAME` or `data_path/FOLDER`, without a split of their own.
+
+    A split file in `data_path/NAME` is used where there is one. None is standard, so the reader makes one otherwise:
+    of each class 60 % for training and 20 % each for validation and test, drawn with a seed of its own from the sorted
+    paths, so that the same images are test images on every machine and for every --seed.
+    """
+
+    folder: str = "NWPU-RESISC45"
+    seed: int = 0
+
+    def read(self, data_path: Path, name: str) -> Splits:
+        roots = [data_path / name / self.folder, data_path / name, data_path / self.folder]
+        if split_file := find_split_file(data_path / name, name):
+            return read_split_file(split_file, [*roots, data_path / name / "images"], name)
+        root = next((root for root in roots if any(root.glob("*/*.jpg"))), None)
+        if root is None:
+            raise UserError(
+                f"--dataset {name}: images such as airplane/airplane_001.jpg are read from data_path ({data_path}).",
+                f"There is no CLASS/*.jpg in {', '.join(map(str, roots))}."
+                + ("" if data_path.is_dir() else " data_path itself is not there."),
+                "If they lie elsewhere set VP_DATA_PATH, or data_path in cfg.py. If not, how to get them is told by:"
+                f" {prepare_command(name)}",
+            )
+        class_names = find_classes(root)
+        everything = read_classes(root, class_names, name)
+        parts = (everything.take(positions) for positions in self._parts(everything.labels))
+        return Splits(name, class_names, *parts)
+
+    def _parts(self, labels: np.ndarray) -> list[np.ndarray]:
+        """The positions of the training, validation and test images, in ascending order."""
+        generator = np.random.RandomState(self.seed)  # NumPy promises that its numbers never change; default_rng's may
+        drawn = [generator.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+        cut = [np.split(members, [round(0.6 * len(members)), round(0.8 * len(members))]) for members in drawn]
+        return [np.sort(np.concatenate(part)) for part in zip(*cut, strict=True)]

@@ -1,0 +1,82 @@
+"""What a flag's value has to be: each function takes the words that were typed, and says what is wrong with them."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 is needed, not {text!r}")
+    return int(text)
+
+
+def whole_number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a whole number from 0 is needed, not {text!r}")
+    return int(text)
+
+
+def pixels(most: int) -> Callable[[str], int]:
+    """The type of a length of 1 to `most` pixels."""
+
+    def convert(text: str) -> int:
+        if positive_int(text) > most:
+            raise argparse.ArgumentTypeError(f"a length of 1 to {most} pixels is needed, not {text!r}")
+        return int(text)
+
+    return convert
+
+
+def seed_number(text: str) -> int:
+    if whole_number(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"a whole number below 2^63 is needed, not {text}")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number above 0 is needed, not {text!r}")
+    return value
+
+
+def fraction(text: str) -> float:
+    if positive_float(text) > 1:
+        raise argparse.ArgumentTypeError(f"a share above 0 and at most 1 is needed, not {text!r}")
+    return float(text)
+
+
+def device(text: str) -> torch.device:
+    """`auto` is CUDA where there is one; a device that is not there is refused."""
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(text)
+        torch.zeros(1, device=chosen).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"{text!r} is not to be had here ({reason}); try cpu") from None
+    return chosen
+
+
+def precision(text: str) -> str:
+    if text not in ("auto", "float32", "bfloat16", "float16"):
+        raise argparse.ArgumentTypeError(f"auto, float32, bfloat16 or float16 is needed, not {text!r}")
+    return text
+
+
+def tag_or_file(text: str) -> str:
+    """A file's path made absolute, the same wherever the command is typed; other words stay as they are."""
+    return str(Path(text).resolve()) if Path(text).is_file() else text
+
+
+def text_template(text: str) -> str:
+    if text.count("{}") != 1:
+        raise argparse.ArgumentTypeError(f"a text with one {{}} for the class name is needed, not {text!r}")
+    return text
