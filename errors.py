@@ -29,8 +29,9 @@ class Interrupted(UserError):
 def unknown_name(flag: str, name: str, valid: Iterable[str], hint: str = "") -> UserError:
     """The error for a `name` that is not one of the `valid` ones: lists them, the nearest one first to be typed."""
     valid = list(valid)
-    nearest = get_close_matches(name.lower(), valid, n=1, cutoff=0.5)
-    next_step = f"Did you mean {flag} {nearest[0]}?" if nearest else f"Choose one of them: {flag} {valid[0]}"
+    lower = {known.lower(): known for known in valid}
+    nearest = get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    next_step = f"Did you mean {flag} {lower[nearest[0]]}?" if nearest else f"Choose one of them: {flag} {valid[0]}"
     found = f"Known: {', '.join(valid)}."
     return UserError(f"{flag} {name}: there is no such name.", found, f"{next_step} {hint}".strip())
 

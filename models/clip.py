@@ -208,9 +208,11 @@ def _own_architecture(config: str) -> str:
 
 
 def _require_same_activation(model: str, tag: str, architecture: dict, weights: dict) -> None:
-    if bool(architecture.get("quick_gelu")) != bool(weights.get("quick_gelu")):
-        trained, other = ("QuickGELU", "GELU") if weights.get("quick_gelu") else ("GELU", "QuickGELU")
-        right = f"{model}-quickgelu" if trained == "QuickGELU" else model.removesuffix("-quickgelu")
+    """Where an architecture exists in both kinds; of one that does not, its configuration is right."""
+    trained, other = ("QuickGELU", "GELU") if weights.get("quick_gelu") else ("GELU", "QuickGELU")
+    right = f"{model}-quickgelu" if trained == "QuickGELU" else model.removesuffix("-quickgelu")
+    computes_trained = bool(architecture.get("quick_gelu")) == bool(weights.get("quick_gelu"))
+    if not computes_trained and right != model and right in open_clip.list_models():
         raise UserError(
             f"--clip-model {model} --pretrained {tag}: the activation has to be the one that the weights know.",
             f"These weights were trained with {trained}, this model computes {other}: its results would be wrong.",
@@ -249,7 +251,7 @@ def _build(row: ClipRow, example: Sequence[str]) -> tuple[nn.Module, object]:
             f"That cannot be had: {' '.join(str(error).split())[:300]}",
             "Type: pip install transformers sentencepiece (and try again with a network connection).",
         ) from None
-    return model.requires_grad_(False).eval(), tokenize
+    return model.eval(), tokenize
 
 
 def _weights(row: ClipRow) -> Path:

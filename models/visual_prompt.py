@@ -57,10 +57,10 @@ class AdditiveVisualPrompt(nn.Module):
 
 
 class RandomPatchVisualPrompt(nn.Module):
-    """A learned square at a place that is drawn anew for every batch (VP, Bahng et al. 2022, "random patch").
+    """A learned square at a random place (VP, Bahng et al. 2022, "random patch"), in training and in evaluation.
 
-    As in the original, in evaluation too; places are drawn from torch's CPU generator. Space and `unit` as in
-    `AdditiveVisualPrompt`.
+    A place is drawn for every image, from torch's CPU generator; the original draws one for a whole batch, so that its
+    accuracy depends on the batches. Space and `unit` as in `AdditiveVisualPrompt`.
 
     Args:
         patch_size: side of the square in pixels.
@@ -71,13 +71,18 @@ class RandomPatchVisualPrompt(nn.Module):
 
     def __init__(self, patch_size: int, canvas_size: int, unit: Tensor):
         super().__init__()
-        self.spare = canvas_size - patch_size
+        self.places = canvas_size - patch_size + 1
         self.program = nn.Parameter(torch.zeros(3, patch_size, patch_size))
         self.register_buffer("unit", unit.detach().clone().view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        left, top = torch.randint(self.spare + 1, (2,)).tolist()
-        return x + F.pad(self.unit * self.program, (left, self.spare - left, top, self.spare - top))
+        top, left = torch.randint(self.places, (len(x), 2)).to(x.device).T[..., None, None]
+        rows = torch.arange(x.shape[2], device=x.device)[:, None] - top  # (B,H,1): each pixel's place in the patch
+        columns = torch.arange(x.shape[3], device=x.device) - left  # (B,1,W)
+        last = self.program.shape[-1] - 1
+        inside = (rows == rows.clamp(0, last)) & (columns == columns.clamp(0, last))
+        patch = (self.unit * self.program)[:, rows.clamp(0, last), columns.clamp(0, last)] * inside  # (3,B,H,W)
+        return x + patch.transpose(0, 1)
 
 
 class PaddedVisualPrompt(nn.Module):

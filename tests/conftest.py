@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from make_data import make_folders
-from tiny import ROOT, SMALL, TINY
+from tiny import ROOT, SMALL, TINY, make_clip
 
 import cfg
 from data import catalog
@@ -48,6 +48,27 @@ def small(own_machine) -> Path:
     classes, counts = ("ant", "bee", "cow", "doe"), {"train": 6, "val": 3, "test": 5}
     make_folders(cfg.data_path, "small", classes=classes, counts=counts)
     return cfg.data_path / "small"
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory) -> dict[str, str]:
+    """A CLIP with random weights and 32-pixel input: the flags that name its files."""
+    return make_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def words(tiny_clip) -> Callable:
+    """words("experiments/cnn/ilm_vp") -> the flags that let a script run on tiny things, in a moment."""
+
+    def choose(script: str) -> tuple[str, ...]:
+        network = sum(tiny_clip.items(), ()) if "/clip/" in script else ("--network", "tiny")
+        return (*network, "--dataset", "small", *FASTER.get(script.rpartition("/")[2], ()))
+
+    return choose
+
+
+# Where a script's own defaults are not those of the others: seed 7 and the batch size of `small` everywhere.
+FASTER = {"evp": ("--seed", "7", "--batch-size", "8", "--lr", "2"), "vp": ("--batch-size", "8", "--warmup", "2")}
 
 
 def load_script(path: str):

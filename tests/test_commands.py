@@ -1,16 +1,23 @@
 """evaluate.py and predict.py: on checkpoints of every method, of the original repository, and on damaged ones."""
 
+import json
 import os
 import pickle
+import shutil
 
+import numpy as np
+import open_clip
 import pytest
 import torch
-from make_data import noise, write_image
-from test_experiments import METHODS, SMALL, checkpoint, folder
+from make_data import make_corruptions, noise, write_image
+from PIL import Image
+from test_experiments import METHODS, SMALL, checkpoint, folder, only_run
 from torch import nn
 
 import cfg
+from data.transforms import restore_transform
 from errors import UserError
+from models.restore import restore
 from models.visual_prompt import ExpansiveVisualPrompt
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -25,18 +32,18 @@ def trained(run_script):
 
 
 @pytest.mark.parametrize("script", METHODS)
-def test_evaluation_repeats_the_runs_number(script, run_script):
-    result = run_script(script, *SMALL, "--epoch", 2)
-    again = run_script("tools/evaluate", "--checkpoint", folder(script, RUN) / "ckpt.pth")
+def test_evaluation_repeats_the_runs_number(script, run_script, words):
+    result = run_script(script, *words(script), "--epoch", 2)
+    again = run_script("tools/evaluate", "--checkpoint", only_run(script) / "ckpt.pth")
     assert again["acc"] == pytest.approx(result["test_acc_last"], abs=1e-9)
 
 
 @pytest.mark.parametrize("script", METHODS)
-def test_prediction_agrees_with_evaluation(script, run_script, small, capsys):
-    run_script(script, *SMALL, "--epoch", 2)
+def test_prediction_agrees_with_evaluation(script, run_script, words, small, capsys):
+    run_script(script, *words(script), "--epoch", 2)
     capsys.readouterr()
     files = sorted((small / "test").rglob("*.png"))
-    saved = folder(script, RUN) / "ckpt.pth"
+    saved = only_run(script) / "ckpt.pth"
     found = run_script("tools/predict", "--checkpoint", saved, *files)
     right = sum(found[str(file)][0][0] == file.parent.name for file in files)
     assert right / len(files) == pytest.approx(run_script("tools/evaluate", "--checkpoint", saved)["acc"])
@@ -164,3 +171,108 @@ def test_images_that_cannot_be_read_are_named_together(trained, run_script, tmp_
         run_script("tools/predict", "--checkpoint", trained, tmp_path / "text.jpg", tmp_path / "none.png")
     assert "text.jpg" in str(caught.value)
     assert "none.png" in str(caught.value)
+
+
+def test_class_names_in_another_order_are_matched_by_name(trained, run_script, small):
+    """Two split files of the same images: once the classes count up, once down."""
+    results = {}
+    for name, order in (("up", (0, 1, 2, 3)), ("down", (3, 2, 1, 0))):
+        rows = {
+            part: [
+                [f"{part}/{kind}/{file.name}", label, kind]
+                for label, kind in zip(order, ("ant", "bee", "cow", "doe"), strict=True)
+                for file in sorted((small / part / kind).iterdir())
+            ]
+            for part in ("train", "test")
+        }
+        (cfg.data_path / name).mkdir()
+        (cfg.data_path / name / "split.json").write_text(json.dumps(rows))
+        (cfg.data_path / name / "images").symlink_to(small, target_is_directory=True)
+        results[name] = run_script("tools/evaluate", "--checkpoint", trained, "--dataset", name)
+    assert results["up"] == results["down"]
+
+
+@pytest.mark.parametrize(
+    "script", ["experiments/cnn/ilm_vp", "experiments/clip/evp", "experiments/clip/linear_probing"]
+)
+def test_corruptions(script, run_script, words, tmp_path, capsys):
+    run_script(script, *words(script), "--epoch", 1)
+    make_corruptions(tmp_path / "c", num_classes=4, each=6, side=32)
+    saved = only_run(script) / "ckpt.pth"
+    capsys.readouterr()
+    result = run_script("tools/evaluate", "--checkpoint", saved, "--corruptions", tmp_path / "c", "--batch-size", 4)
+    assert result["acc"] == run_script("tools/evaluate", "--checkpoint", saved)["acc"]
+    assert list(result["corruptions"]) == ["brightness", "frost"]
+
+    checkpoint_, transform = checkpoint(saved), restore_transform(checkpoint(saved)["setup"], None)
+    placement = {"device": torch.device("cpu"), "precision": "float32"}
+    model = restore(checkpoint_, checkpoint_["setup"], image_size=transform.side, **placement)
+    labels = np.load(tmp_path / "c" / "labels.npy")
+    for name, accuracies in result["corruptions"].items():
+        images = np.load(tmp_path / "c" / f"{name}.npy")
+        pixels = np.stack([transform.decode(Image.fromarray(image)) for image in images])
+        with torch.no_grad():
+            predicted = model(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255).argmax(1).numpy()
+        each = len(images) // 5
+        by_hand = [(predicted == labels)[s * each : (s + 1) * each].mean() for s in range(5)]
+        assert accuracies == pytest.approx(by_hand)
+    means = [sum(accuracies) / 5 for accuracies in result["corruptions"].values()]
+    assert result["corruptions_acc"] == pytest.approx(sum(means) / 2)
+    printed = capsys.readouterr().out.splitlines()
+    frost = next(line for line in printed if line.startswith("frost"))
+    shown = [*result["corruptions"]["frost"], sum(result["corruptions"]["frost"]) / 5]
+    assert frost.split()[1:] == [f"{value:.4f}" for value in shown]
+    assert any(line.split() == ["clean", f"{result['acc']:.4f}"] for line in printed)
+
+
+def test_corruptions_of_other_classes_are_refused_before_anything_is_evaluated(trained, run_script, tmp_path):
+    make_corruptions(tmp_path / "c", num_classes=3, each=6)
+    with pytest.raises(UserError, match="Expected: 0 to 3"):
+        run_script("tools/evaluate", "--checkpoint", trained, "--corruptions", tmp_path / "c")
+
+
+# CLIP ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_originals_clip_checkpoint_opens_here(run_script, words, tiny_clip, tmp_path, small):
+    script = "experiments/clip/ilm_tp_vp"
+    run_script(script, *words(script), "--epoch", 2)
+    ours = checkpoint(only_run(script) / "ckpt.pth")
+    keys = ("visual_prompt_dict", "optimizer_dict", "epoch", "best_acc", "mapping_sequence")
+    theirs = tmp_path / "theirs.pth"
+    torch.save({key: ours[key] for key in keys}, theirs)
+    with pytest.raises(UserError, match="for CLIP, instead of --network: --clip-model"):
+        run_script("tools/evaluate", "--checkpoint", theirs, "--dataset", "small")
+    flags = ("--checkpoint", theirs, "--dataset", "small", *sum(tiny_clip.items(), ()))
+    expected = run_script("tools/evaluate", "--checkpoint", only_run(script) / "ckpt.pth")
+    assert run_script("tools/evaluate", *flags) == pytest.approx(expected)
+    image = next((small / "test").rglob("*.png"))
+    assert run_script("tools/predict", *flags, image)
+
+
+def test_clips_weights_may_have_moved(run_script, words, tiny_clip, tmp_path):
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    files = {flag: shutil.copy(file, moved) for flag, file in tiny_clip.items()}
+    script = "experiments/clip/single_tp_vp"
+    run_script(script, *sum(files.items(), ()), "--dataset", "small", "--epoch", 1)
+    saved = only_run(script) / "ckpt.pth"
+    expected = run_script("tools/evaluate", "--checkpoint", saved)
+    shutil.rmtree(moved)
+    with pytest.raises(UserError, match="--clip-config"):
+        run_script("tools/evaluate", "--checkpoint", saved)
+    assert run_script("tools/evaluate", "--checkpoint", saved, *sum(tiny_clip.items(), ())) == expected
+
+
+def test_clip_flags_do_not_fit_another_network(trained, run_script):
+    with pytest.raises(UserError, match="a checkpoint of CLIP is needed"):
+        run_script("tools/evaluate", "--checkpoint", trained, "--clip-model", "ViT-B-32")
+
+
+def test_an_ilm_tp_vp_checkpoint_encodes_only_the_chosen_text_prompts(run_script, words, monkeypatch):
+    script = "experiments/clip/ilm_tp_vp"
+    run_script(script, *words(script), "--epoch", 1)
+    encoded, encode = [], open_clip.CLIP.encode_text
+    monkeypatch.setattr(open_clip.CLIP, "encode_text", lambda s, t, n=False: encoded.append(len(t)) or encode(s, t, n))
+    run_script("tools/evaluate", "--checkpoint", only_run(script) / "ckpt.pth")
+    assert encoded == [4]

@@ -7,6 +7,7 @@ from algorithms.label_mapping import (
     PredictionCounter,
     count_predictions,
     frequency_label_mapping,
+    majority_label_mapping,
     random_label_mapping,
     targets_without_predictions,
 )
@@ -112,3 +113,22 @@ def test_targets_without_predictions():
     counts = torch.tensor([[4, 0, 0], [0, 0, 0], [0, 1, 0]])
     assert targets_without_predictions(counts, torch.tensor([0, 2, 1])) == 1
     assert targets_without_predictions(counts, torch.tensor([1, 0, 2])) == 3
+
+
+MAJORITIES = {
+    "two targets share a source": ([[5, 4], [1, 0], [0, 2]], [0, 0]),
+    "ties go to the smallest source": ([[0, 3], [4, 1], [4, 3]], [1, 0]),
+    "a target without predictions": ([[0, 0], [0, 2], [0, 0]], [0, 1]),
+    "more targets than sources": ([[1, 0, 2], [0, 9, 2]], [0, 1, 0]),
+}
+
+
+@pytest.mark.parametrize(("counts", "expected"), MAJORITIES.values(), ids=MAJORITIES.keys())
+def test_majority_by_hand(counts, expected):
+    assert majority_label_mapping(torch.tensor(counts)).tolist() == expected
+
+
+def test_majority_equals_the_slow_version():
+    counts = torch.randint(4, (40, 60), generator=torch.Generator().manual_seed(0))
+    slow = [min(range(40), key=lambda s: (-counts[s, t].item(), s)) for t in range(60)]
+    assert majority_label_mapping(counts).tolist() == slow

@@ -1,11 +1,13 @@
 """The loop, against sums done by hand."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from algorithms.training import NonFiniteLoss, evaluate, fit, step_schedule, train_one_epoch
+from algorithms.training import NonFiniteLoss, cosine_schedule, evaluate, fit, step_schedule, train_one_epoch
 
 
 class Batches(list):
@@ -134,3 +136,49 @@ def test_an_epochs_randomness_depends_on_seed_and_epoch_alone():
 
     assert draws(0, 7)[3:] == draws(1, 7)
     assert draws(0, 7) != draws(0, 8)
+
+
+def rates_of(length: int, warmup: int, steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+    schedule, rates = cosine_schedule(optimizer, length, warmup), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def test_cosine_schedule():
+    assert rates_of(4, 0, 5) == pytest.approx([2, 1 + math.cos(math.pi / 4), 1, 1 - math.cos(math.pi / 4), 0])
+    assert rates_of(6, 2, 6) == pytest.approx([1, 2, 2, 1 + math.cos(math.pi / 4), 1, 1 - math.cos(math.pi / 4)])
+    assert rates_of(3, 10, 3) == pytest.approx([0.2, 0.4, 0.6])  # shorter than its warm-up
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+    torchs, rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50), []
+    for _ in range(50):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        torchs.step()
+    assert rates_of(50, 0, 50) == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(("each_step", "calls"), [(False, 2), (True, 6)])
+def test_fit_steps_the_schedule_by_epoch_or_by_step(each_step, calls):
+    model = nn.Linear(5, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    schedule = cosine_schedule(optimizer, 100)
+    fit(model, Loaders(None), optimizer, schedule, epochs=2, seed=7, scaler=scaler(), schedule_steps=each_step)
+    assert schedule.last_epoch == calls
+
+
+def test_evaluation_draws_the_same_and_leaves_the_generator_alone():
+    class Noisy(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + torch.randn(())
+
+    model, batches = Noisy(5, 3), make_batches()
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    first = evaluate(model, batches)
+    assert torch.equal(torch.rand(3), expected)
+    assert evaluate(model, batches) == first

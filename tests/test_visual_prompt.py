@@ -1,11 +1,19 @@
-"""The geometry of the expansive prompt, and where its gradient is."""
+"""The geometry of the prompts, and where their gradient is."""
 
 import pytest
 import torch
 
 from data.abide import lower_triangle
 from models.prompted import Prompted
-from models.visual_prompt import ExpansiveVisualPrompt
+from models.visual_prompt import (
+    AdditiveVisualPrompt,
+    ExpansiveVisualPrompt,
+    PaddedVisualPrompt,
+    RandomPatchVisualPrompt,
+    corner,
+    frame,
+    scaled,
+)
 
 # image, canvas -> rows above and left of the image, rows below and right of it
 GEOMETRY = [
@@ -80,3 +88,86 @@ def test_prompted_is_mapping_after_network_after_prompt():
     x = torch.rand(5, 3, 2, 2)
     assert torch.equal(model(x), network(model.prompt(x))[:, [6, 0, 3]])
     assert model.named_mapping("abcdefg", ["x", "y", "z"]) == {"x": "g", "y": "a", "z": "d"}
+
+
+@pytest.mark.parametrize(("pixels", "canvas", "expected"), [(30, 224, 30), (30, 336, 45), (30, 64, 9), (1, 32, 1)])
+def test_scaled(pixels, canvas, expected):
+    assert scaled(pixels, canvas) == expected
+
+
+def test_frame_and_corner():
+    assert frame(5, 1).tolist() == [[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 0, 0, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
+    assert frame(224, 30).sum() == 224**2 - 164**2  # times 3 channels: the 69,840 parameters that VP counts
+    assert frame(4, 3).tolist() == [[1] * 4] * 4
+    assert corner(3, 2).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    assert corner(3, 3).tolist() == [[1] * 3] * 3
+
+
+def test_an_additive_prompt_adds_in_the_normalised_space():
+    mean, std = torch.rand(3), torch.rand(3) + 0.1
+    prompt = AdditiveVisualPrompt(frame(16, 3), std)
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(prompt(images), images)  # zero at the start
+    torch.nn.init.normal_(prompt.program)
+
+    def normalised(x):
+        return (x - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+    expected = normalised(images) + frame(16, 3) * prompt.program
+    torch.testing.assert_close(normalised(prompt(images)), expected, rtol=1e-4, atol=1e-5)
+    assert prompt.state_dict().keys() == {"program", "mask"}
+    assert prompt.mask.shape == (3, 16, 16)
+
+
+def test_an_additive_prompts_gradient_is_in_its_mask_alone():
+    prompt = AdditiveVisualPrompt(corner(8, 3), torch.tensor([1.0, 2.0, 3.0]))
+    weights = torch.randn(3, 8, 8)
+    (prompt(torch.rand(4, 3, 8, 8)) * weights).sum().backward()
+    expected = 4 * weights * corner(8, 3) * torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)
+    torch.testing.assert_close(prompt.program.grad, expected)
+
+
+@pytest.mark.parametrize(("image_size", "before", "after"), [(10, 3, 3), (11, 3, 2), (16, 0, 0), (1, 8, 7)])
+def test_a_padded_prompt(image_size, before, after):
+    prompt = PaddedVisualPrompt(image_size, frame(16, 3))
+    images = torch.rand(2, 3, image_size, image_size)
+    padded = torch.zeros(2, 3, 16, 16)
+    padded[:, :, before : 16 - after, before : 16 - after] = images
+    assert torch.equal(prompt(images), padded)
+    weights = torch.randn(3, 16, 16)
+    (prompt(images) * weights).sum().backward()
+    torch.testing.assert_close(prompt.program.grad, 2 * weights)  # over the whole canvas, the image's part too
+    torch.nn.init.constant_(prompt.program, 5.0)
+    assert torch.equal(prompt(images), padded + 5)  # no clamp
+
+
+def test_a_random_patch_equals_pasting_it_image_by_image():
+    torch.manual_seed(3)
+    prompt = RandomPatchVisualPrompt(3, 7, torch.tensor([1.0, 2.0, 3.0]))
+    torch.nn.init.normal_(prompt.program)
+    images = torch.rand(50, 3, 7, 7)
+    torch.manual_seed(5)
+    places = torch.randint(5, (50, 2)).tolist()
+    assert {tuple(place) for place in places} > {(0, 0), (4, 4)}
+    expected = images.clone()
+    for image, (top, left) in zip(expected, places, strict=True):
+        image[:, top : top + 3, left : left + 3] += (
+            torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1) * prompt.program.detach()
+        )
+    torch.manual_seed(5)
+    torch.testing.assert_close(prompt(images), expected)
+    torch.manual_seed(5)
+    torch.testing.assert_close(torch.cat([prompt(part) for part in images.split(7)]), expected)  # whatever the batches
+
+
+def test_a_random_patchs_gradient():
+    prompt = RandomPatchVisualPrompt(3, 7, torch.ones(3))
+    prompt(torch.rand(4, 3, 7, 7)).sum().backward()
+    assert torch.equal(prompt.program.grad, torch.full((3, 3, 3), 4.0))
+
+
+def test_a_patch_as_large_as_the_image():
+    prompt = RandomPatchVisualPrompt(7, 7, torch.ones(3))
+    torch.nn.init.normal_(prompt.program)
+    images = torch.rand(2, 3, 7, 7)
+    torch.testing.assert_close(prompt(images), images + prompt.program)

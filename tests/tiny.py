@@ -3,10 +3,12 @@
 python tests/tiny.py experiments/cnn/ilm_vp.py --network tiny --dataset digits
 """
 
+import json
 import runpy
 import sys
 from pathlib import Path
 
+import open_clip
 import torch
 from torch import nn
 
@@ -38,6 +40,26 @@ class TinyNetwork(nn.Module):
 
 
 TINY = NetworkRow(TinyNetwork, input_size=64)
+
+CLIP_ARCHITECTURE = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+def make_clip(folder: Path, architecture: dict = CLIP_ARCHITECTURE, seed: int = 0) -> dict[str, str]:
+    """A CLIP with random weights, always the same: writes its two files, returns them by the scripts' flags."""
+    config, weights = folder / "tiny-clip.json", folder / "tiny-clip.pt"
+    config.write_text(json.dumps(architecture))
+    open_clip.add_model_config(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip = open_clip.create_model("tiny-clip")
+    clip.logit_scale.data.fill_(3.0)
+    torch.save(clip.state_dict(), weights)
+    return {"--pretrained": str(weights), "--clip-config": str(config)}
+
 
 SMALL = catalog.Dataset("small", Folder(), image_size=32, batch_size=8)
 

@@ -1,9 +1,13 @@
-"""The accuracy of a saved prompt, head or network on the test split.
+"""The accuracy of a saved prompt, head or network on the test split, or under a shift of the data.
 
     python tools/evaluate.py --checkpoint results/cnn/ilm_vp/RUN/best.pth
+    python tools/evaluate.py --checkpoint FILE --dataset OTHER
+    python tools/evaluate.py --checkpoint FILE --corruptions CIFAR-10-C
     python tools/evaluate.py --checkpoint FILE --network resnet18 --dataset flowers102
 
-The second form is for a checkpoint of the original ILM-VP repository, which does not say what it belongs to.
+OTHER is a data set with the same class names, a folder of yours, say. --corruptions takes a folder of CIFAR-10-C or
+CIFAR-100-C, whose labels count the classes in the order of cifar10 and cifar100. The last form is for a checkpoint of
+the original ILM-VP repository, which does not say what it belongs to.
 """
 
 import sys
@@ -15,10 +19,16 @@ from tools.common.command import run_command  # first, for Ctrl-C during the imp
 
 # isort: split
 
+from dataclasses import replace
+
+import numpy as np
+
 import cfg
 from algorithms.training import evaluate
 from data.catalog import find_dataset
+from data.corruptions import read_corruptions
 from data.loaders import build_loader
+from data.splits import Split, Splits
 from data.transforms import restore_transform
 from errors import UserError
 from models.restore import default_transform, restore
@@ -30,44 +40,65 @@ from tools.common.flag_types import positive_int
 def main(argv: list[str] | None = None) -> dict:
     parser = Parser(__file__, __doc__)
     add_checkpoint_flags(parser)
+    parser.add_argument("--corruptions", type=Path, metavar="DIR", help="CORRUPTION.npy files of 5 severities each")
     parser.add_argument("--batch-size", type=positive_int, default=128, help="images")
     args = parser.parse_args(argv)
     precision = resolve_precision(args.precision, args.device)
     checkpoint, setup = open_checkpoint(args)
     dataset = find_dataset(setup["dataset"])
     splits = dataset.read()
-    check_classes(checkpoint, setup, splits.class_names)
-    setup = {"class_names": splits.class_names, "transform": default_transform(setup, dataset.image_size)} | setup
+    setup = {"transform": default_transform(setup, dataset.image_size), **setup}
+    test = in_order_of(checkpoint, setup, splits)
+    setup.setdefault("class_names", splits.class_names)
+    corrupted = read_corruptions(args.corruptions, len(splits.class_names)) if args.corruptions else {}
     transform = restore_transform(setup, None)
-    placement = {"device": args.device, "precision": precision}
-    model = restore(checkpoint, setup, image_size=transform.side, **placement)
-    loader = build_loader(
-        splits.test,
-        transform,
-        f"{splits.name} test",
-        batch_size=args.batch_size,
-        device=args.device,
-        workers=args.workers,
-        cache_folder=cfg.data_path / ".cache",
-    )
-    result = evaluate(model, loader, description="test")
-    total = len(splits.test)
+    model = restore(checkpoint, setup, image_size=transform.side, device=args.device, precision=precision)
+    loading = {"batch_size": args.batch_size, "device": args.device, "workers": args.workers}
+    cached = {"cache_folder": cfg.data_path / ".cache", **loading}
+
+    result = evaluate(model, build_loader(test, transform, f"{splits.name} test", **cached), description="test")
     print(f"{setup['network']} on {setup['dataset']}, {args.checkpoint}")
-    print(f"Test accuracy {result['acc']:.4f} ({round(result['acc'] * total)} of {total}), loss {result['loss']:.4f}")
+    right = round(result["acc"] * len(test))
+    print(f"Test accuracy {result['acc']:.4f} ({right} of {len(test)}), loss {result['loss']:.4f}")
+    if corrupted:
+        accuracies = {
+            name: [
+                evaluate(model, build_loader(split, transform, name, **cached), description=f"{name} {severity}")["acc"]
+                for severity, split in enumerate(severities, start=1)
+            ]
+            for name, severities in corrupted.items()
+        }
+        result |= {"corruptions": accuracies, "corruptions_acc": float(np.mean(list(accuracies.values())))}
+        print(table(result))
     return result
 
 
-def check_classes(checkpoint: dict, setup: dict, class_names: tuple[str, ...]) -> None:
-    """Refuses a data set whose target classes are not the checkpoint's, by name or (of a foreign file) by number."""
-    own = setup.get("class_names")
-    number = len(own) if own else len(checkpoint.get("mapping_sequence", class_names))
-    if (own and list(own) != list(class_names)) or number != len(class_names):
+def table(result: dict) -> str:
+    """The accuracies under corruption, a row a corruption and a column a severity, their means, and the clean one."""
+    rows = {**result["corruptions"], "mean": np.mean(list(result["corruptions"].values()), axis=0)}
+    width = max(map(len, rows))
+    lines = [" " * width + "".join(f"{head:>8}" for head in ("1", "2", "3", "4", "5", "mean"))]
+    lines += [f"{name:{width}}" + "".join(f"{a:8.4f}" for a in (*row, np.mean(row))) for name, row in rows.items()]
+    return "\n".join(["", "Accuracy by corruption and severity:", *lines, f"{'clean':{width}}{result['acc']:48.4f}"])
+
+
+def in_order_of(checkpoint: dict, setup: dict, splits: Splits) -> Split:
+    """The test split with its labels in the order of the checkpoint's classes.
+
+    Raises:
+        UserError: the classes are not the checkpoint's, by name or (of a foreign file) by number.
+    """
+    own, names = setup.get("class_names"), splits.class_names
+    number = len(own) if own else len(checkpoint.get("mapping_sequence", names))
+    if (own and set(own) != set(names)) or number != len(names):
         raise UserError(
             f"--dataset {setup['dataset']}: its classes should be those of the checkpoint.",
             f"The checkpoint has {number} ({', '.join(own[:5]) + ', ...' if own else 'unnamed'}),"
-            f" the data set {len(class_names)} ({', '.join(class_names[:5])}, ...).",
+            f" the data set {len(names)} ({', '.join(names[:5])}, ...).",
             "Give the data set that the checkpoint was trained on, or one with the same class names.",
         )
+    positions = np.array([own.index(name) for name in names] if own else range(number))
+    return replace(splits.test, labels=positions[splits.test.labels])
 
 
 if __name__ == "__main__":

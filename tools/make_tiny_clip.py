@@ -35,7 +35,7 @@ from tools.common.machine import prepare_device
 
 ARCHITECTURE = {
     "embed_dim": 64,
-    "vision_cfg": {"image_size": 32, "layers": 4, "width": 96, "head_width": 32, "patch_size": 4},
+    "vision_cfg": {"image_size": 32, "layers": 3, "width": 96, "head_width": 32, "patch_size": 8},
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
 
@@ -61,12 +61,12 @@ def main(argv: list[str] | None = None) -> dict:
     parser = Parser(__file__, __doc__)
     parser.add_argument("folder", type=Path, help="where the two files go")
     parser.add_argument("--dataset", default="digits", help="what it learns from; default %(default)s")
-    parser.add_argument("--epoch", type=positive_int, default=30, help="epochs to train; default %(default)s")
+    parser.add_argument("--epoch", type=positive_int, default=20, help="epochs to train; default %(default)s")
     parser.add_argument("--seed", type=seed_number, default=0, help="default %(default)s")
     args = parser.parse_args(argv)
     splits = find_dataset(args.dataset).read()
     transform = Transform(ARCHITECTURE["vision_cfg"]["image_size"], shorter=True, bicubic=True)
-    how = {"batch_size": 64, "device": torch.device("cpu"), "workers": 0, "cache_folder": cfg.data_path / ".cache"}
+    how = {"batch_size": 32, "device": torch.device("cpu"), "workers": 0, "cache_folder": cfg.data_path / ".cache"}
     loaders = build_loaders(splits, train_transform=transform, eval_transform=transform, **how)
 
     torch.manual_seed(args.seed)
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> dict:
     tokens = torch.stack([tokenize(text_prompts([template], splits.class_names)) for template in TEMPLATES])
     model = TextClassifier(clip, tokens)
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.1)
     scheduler = cosine_schedule(optimizer, args.epoch * len(loaders.train), warmup=len(loaders.train))
     scaler, record = torch.amp.GradScaler("cpu", enabled=False), {}
 

@@ -47,9 +47,10 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[str, float]]]:
     probabilities = torch.cat([model(batch).softmax(1).cpu() for batch, _ in loader])
     found = {}
     for file, row in zip(args.image, probabilities, strict=True):
-        best = row.topk(min(TOP, len(row)))
+        best = row.sort(descending=True, stable=True)  # equals in the order of arg-max: a map may be many-to-one
         found[file] = [
-            (class_names[label], p) for label, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            (class_names[label], p)
+            for label, p in zip(best.indices[:TOP].tolist(), best.values[:TOP].tolist(), strict=True)
         ]
         print(file, *(f"  {p:.3f}  {name}" for name, p in found[file]), sep="\n")
     return found

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 
+import cfg
 from errors import RunError, UserError
 
 
@@ -29,6 +31,31 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from None
+
+
+def own_folder(path: Path) -> filelock.FileLock:
+    """Makes a run's folder and takes the lock in it, for this process alone.
+
+    Raises:
+        UserError: another process has it, or it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path / ".lock")
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(
+            f"{path} belongs to this run.",
+            "Another process is working in it.",
+            "Wait for it, stop it, or change an argument (--seed, say).",
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"The run's folder is made in results_path ({cfg.results_path}).",
+            f"That failed: {error}",
+            "Set VP_RESULTS_PATH, or results_path in cfg.py, to a folder that you may write in.",
+        ) from None
+    return lock
 
 
 def unwritable(path: Path, error: Exception) -> RunError:

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -19,7 +18,7 @@ from errors import Interrupted, RunError, UserError
 from tools.common import plots
 from tools.common.args import MACHINE, Parser, resolve_precision, run_name
 from tools.common.board import Board
-from tools.common.files import load_checkpoint, read_json, save_checkpoint, write_json, write_whole
+from tools.common.files import load_checkpoint, own_folder, read_json, save_checkpoint, write_json, write_whole
 from tools.common.log import Log
 from tools.common.machine import environment, prepare_device
 from tools.common.receipt import describe, summarise
@@ -54,22 +53,7 @@ class Run:
         self.log = Log(self.path / "log.jsonl")
 
     def __enter__(self) -> "Run":
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = filelock.FileLock(self.path / ".lock")
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise UserError(
-                f"{self.path} belongs to this run.",
-                "Another process is working in it.",
-                "Wait for it, stop it, or change an argument (--seed, say).",
-            ) from None
-        except OSError as error:
-            raise UserError(
-                f"The run's folder is made in results_path ({cfg.results_path}).",
-                f"That failed: {error}",
-                "Set VP_RESULTS_PATH, or results_path in cfg.py, to a folder that you may write in.",
-            ) from None
+        self._lock = own_folder(self.path)
         try:
             self._find_earlier_start()
         except BaseException:

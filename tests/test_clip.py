@@ -1,0 +1,368 @@
+"""CLIP as a classifier against open_clip's own forward pass; its text bank, its names, and files that do not fit."""
+
+import json
+import math
+import os
+import pickle
+
+import open_clip
+import pytest
+import torch
+from conftest import load_script, same
+from test_experiments import PROMPTS, checkpoint, only_run
+from test_label_mapping import slow_frequency_mapping
+from tiny import CLIP_ARCHITECTURE, make_clip
+
+import cfg
+from algorithms import label_mapping
+from data.catalog import find_dataset
+from data.loaders import build_loader
+from data.transforms import Transform
+from errors import UserError
+from models import clip as clip_module
+from models.clip import TEMPLATES, encode_texts, find_clip, load_clip, load_image_encoder, text_prompts
+from models.networks import Network
+
+CLIP_PROMPTS = [script for script in PROMPTS if "/clip/" in script]
+NAMES = ("ant", "bee", "cow")
+RESNET = CLIP_ARCHITECTURE | {"vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 16}}
+COCA = CLIP_ARCHITECTURE | {
+    "custom_text": True,
+    "vision_cfg": CLIP_ARCHITECTURE["vision_cfg"] | {"output_tokens": True, "attentional_pool": True},
+    "text_cfg": CLIP_ARCHITECTURE["text_cfg"] | {"embed_cls": True, "output_tokens": True},
+    "multimodal_cfg": {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+ARCHITECTURES = {
+    "gelu": CLIP_ARCHITECTURE,
+    "quickgelu": CLIP_ARCHITECTURE | {"quick_gelu": True},
+    "resnet": RESNET,
+    "separate text tower": CLIP_ARCHITECTURE | {"custom_text": True},
+    "coca": COCA,
+}
+
+
+def row_of(files: dict[str, str]):
+    return find_clip("any", files["--pretrained"], files["--clip-config"])
+
+
+@pytest.fixture
+def tiny_row(tiny_clip):
+    return row_of(tiny_clip)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_logits_are_open_clips_own(name, plain, tmp_path):
+    row = row_of(make_clip(tmp_path, ARCHITECTURES[name]))
+    network = load_clip(row, text_prompts(TEMPLATES[:2], NAMES), plain=plain)
+    reference, _, preprocess = open_clip.create_model_and_transforms("tiny-clip", pretrained=row.pretrained)
+    reference.eval()
+    images = torch.rand(4, 3, row.input_size, row.input_size)
+    normalise = preprocess.transforms[-1]
+    tokens = open_clip.get_tokenizer("tiny-clip")(text_prompts(TEMPLATES[:2], NAMES))
+    with torch.no_grad():
+        embedded = reference.encode_image(normalise(images), normalize=True)
+        expected = reference.logit_scale.exp() * embedded @ reference.encode_text(tokens, normalize=True).T
+        torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
+    assert expected.std() > 0.01
+    assert network.class_names == tuple(text_prompts(TEMPLATES[:2], NAMES))
+
+
+def test_the_activations_differ(tmp_path):
+    (tmp_path / "q").mkdir()
+    rows = [row_of(make_clip(tmp_path, CLIP_ARCHITECTURE))]
+    first = load_clip(rows[0], NAMES)
+    second = load_clip(row_of(make_clip(tmp_path / "q", ARCHITECTURES["quickgelu"])), NAMES)
+    images = torch.rand(4, 3, 32, 32)
+    assert not torch.allclose(first(images), second(images), atol=1e-3)
+
+
+@pytest.mark.parametrize(("stored", "used"), [(2.0, math.exp(2)), (math.log(100), 100), (7.5, 100)])
+def test_the_scale_is_at_most_100(stored, used, tmp_path):
+    files = make_clip(tmp_path)
+    state = torch.load(files["--pretrained"], weights_only=True)
+    torch.save(state | {"logit_scale": torch.tensor(stored)}, files["--pretrained"])
+    bank = load_clip(row_of(files), NAMES).bank
+    torch.testing.assert_close(bank.norm(dim=1), torch.full((3,), float(used)))
+
+
+def test_templates():
+    assert len(TEMPLATES) == 81
+    assert TEMPLATES[0] == "This is a photo of a {}."
+    assert TEMPLATES[1] == "a bad photo of a {}."
+    assert TEMPLATES[1:] == tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+    assert all(template.count("{}") == 1 for template in TEMPLATES)
+
+
+def test_text_prompts_go_template_by_template():
+    texts = text_prompts(("a {}.", "{} b"), NAMES)
+    assert texts == ["a ant.", "a bee.", "a cow.", "ant b", "bee b", "cow b"]
+    assert text_prompts(("a {}",), ("{0} {name} {}",)) == ["a {0} {name} {}"]  # a class name is text, not a format
+
+
+def test_chunks_do_not_matter(tiny_row):
+    model, tokenize = clip_module._build(tiny_row, NAMES)
+    texts = text_prompts(TEMPLATES[:5], NAMES)
+    whole = encode_texts(model, tokenize, texts)
+    torch.testing.assert_close(encode_texts(model, tokenize, texts, chunk=4), whole)
+    torch.testing.assert_close(whole.norm(dim=1), torch.ones(15))
+
+
+def test_an_ensemble_is_the_mean_of_unit_embeddings(tiny_row):
+    single = load_clip(tiny_row, text_prompts(TEMPLATES[:4], NAMES)).bank
+    scale = single.norm(dim=1)[0]
+    mean = (single / scale).view(4, 3, 16).mean(0)
+    network = load_clip(tiny_row, text_prompts(TEMPLATES[:4], NAMES), ensemble_of=4)
+    torch.testing.assert_close(network.bank, scale * mean / mean.norm(dim=1, keepdim=True))
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 3)
+
+
+def test_frozen_and_always_in_eval_mode(tiny_row):
+    network = load_clip(tiny_row, NAMES).train()
+    assert not any(module.training for module in network.modules())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert not any(name.startswith("body.transformer.token") for name, _ in network.named_parameters())
+
+
+def test_bfloat16_reaches_the_encoder_alone(tiny_row):
+    images = torch.rand(8, 3, 32, 32)
+    exact, rough = load_clip(tiny_row, NAMES), load_clip(tiny_row, NAMES, precision="bfloat16")
+    assert torch.equal(exact.bank, rough.bank)
+    assert rough(images).dtype == torch.float32
+    torch.testing.assert_close(rough(images), exact(images), rtol=0.05, atol=0.5)
+
+
+def test_the_image_encoder(tiny_row):
+    reference = open_clip.create_model("tiny-clip", pretrained=tiny_row.pretrained).eval()
+    images = torch.rand(2, 3, 32, 32)
+    encoder = load_image_encoder(tiny_row)
+    with torch.no_grad():
+        expected = reference.encode_image((images - encoder.mean) / encoder.std)
+    torch.testing.assert_close(encoder(images), expected, rtol=1e-4, atol=1e-5)
+    learning = load_image_encoder(tiny_row, num_classes=5, frozen=False)
+    assert learning(images).shape == (2, 5)
+    assert all(parameter.requires_grad for parameter in learning.parameters())
+
+
+# In the scripts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("script", "expected"), [("ilm_tp_vp", 81 * 4), ("single_tp_vp", 4), ("vp", 4), ("evp", 4)])
+def test_the_text_bank_is_encoded_once(script, expected, run_script, words, monkeypatch):
+    encoded, forwards = [], []
+    encode, forward = open_clip.CLIP.encode_text, Network.forward
+
+    def count(self, text, normalize=False):
+        assert not forwards, "a text was encoded after the first image"
+        encoded.append(len(text))
+        return encode(self, text, normalize)
+
+    monkeypatch.setattr(open_clip.CLIP, "encode_text", count)
+    monkeypatch.setattr(Network, "forward", lambda self, x: forwards.append(1) or forward(self, x))
+    run_script(f"experiments/clip/{script}", *words(f"experiments/clip/{script}"), "--epoch", 2)
+    assert sum(encoded) == expected
+    assert max(encoded) <= 256
+    assert forwards
+
+
+@pytest.mark.usefixtures("small")
+def test_ilm_on_clip_is_the_map_of_the_cnn_side(run_script, words, tiny_row):
+    module = load_script("experiments/clip/ilm_tp_vp")
+    for name in ("count_predictions", "frequency_label_mapping", "targets_without_predictions"):
+        assert getattr(module, name) is getattr(label_mapping, name)
+    module.main([*words("experiments/clip/ilm_tp_vp"), "--epoch", "1", "--lr", "1e-30"])
+    found = checkpoint(only_run("experiments/clip/ilm_tp_vp") / "ckpt.pth")["mapping_sequence"]
+
+    reference, _, _ = open_clip.create_model_and_transforms("tiny-clip", pretrained=tiny_row.pretrained)
+    splits = find_dataset("small").read()
+    transform = Transform(32, shorter=True, bicubic=True)
+    train = build_loader(
+        splits.train, transform, "x", batch_size=8, device=torch.device("cpu"), workers=0, cache_folder=None
+    )
+    bank = encode_texts(
+        reference.eval(), open_clip.get_tokenizer("tiny-clip"), text_prompts(TEMPLATES, splits.class_names)
+    )
+    counts = torch.zeros(len(bank), 4, dtype=torch.int64)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (tiny_row.mean, tiny_row.std))
+    with torch.no_grad():
+        for images, labels in train:
+            for image, label in zip(images, labels, strict=True):
+                embedded = reference.encode_image(((image - mean) / std)[None])
+                counts[(embedded @ bank.T).argmax(), label] += 1
+    assert found.tolist() == slow_frequency_mapping(counts)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_receipt_names_the_text_prompt_of_each_class(run_script, words):
+    result = run_script("experiments/clip/ilm_tp_vp", *words("experiments/clip/ilm_tp_vp"), "--epoch", 1)
+    texts = text_prompts(TEMPLATES, ("ant", "bee", "cow", "doe"))
+    saved = checkpoint(only_run("experiments/clip/ilm_tp_vp") / "ckpt.pth")["mapping_sequence"]
+    assert list(result["mapping"].values()) == [texts[source] for source in saved]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("number", [0, 7, 80])
+def test_template_number(number, run_script, words):
+    script = "experiments/clip/single_tp_vp"
+    result = run_script(script, *words(script), "--epoch", 1, "--template-number", number)
+    assert result["mapping"]["bee"] == TEMPLATES[number].replace("{}", "bee")
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("script", CLIP_PROMPTS)
+def test_only_the_prompt_learns_and_clip_stays(script, run_script, words, monkeypatch):
+    built, create = [], open_clip.create_model
+    monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: built.append(create(*a, **k)) or built[-1])
+    run_script(script, *words(script), "--epoch", 2, "--plain")
+    state = checkpoint(only_run(script) / "ckpt.pth")["visual_prompt_dict"]
+    outside = state["mask"] == 0
+    if not script.endswith("/vp"):  # whose program starts from a normal everywhere
+        assert torch.all(state["program"][outside] == 0)
+    assert (state["program"][~outside] != 0).float().mean() > 0.9
+    assert len(built) == 1
+    fresh = create("tiny-clip", pretrained=words(script)[1])
+    assert same(dict(built[0].state_dict()), dict(fresh.state_dict()))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("method", ["padding", "fixed_patch", "random_patch"])
+def test_vps_prompts(method, run_script, words):
+    script = "experiments/clip/vp"
+    result = run_script(script, *words(script), "--epoch", 2, "--method", method, "--prompt-size", 60)
+    run = only_run(script)
+    program = checkpoint(run / "ckpt.pth")["visual_prompt_dict"]["program"]
+    assert program.shape == ((3, 9, 9) if method == "random_patch" else (3, 32, 32))  # 60 of 224 are 9 of 32
+    again = run_script("tools/evaluate", "--checkpoint", run / "ckpt.pth")
+    assert again["acc"] == pytest.approx(result["test_acc_last"], abs=1e-9)
+    assert again["loss"] == pytest.approx(
+        json.loads((run / "log.jsonl").read_text().splitlines()[-1])["test_loss"], rel=1e-5
+    )
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("ensemble", [(), ("--ensemble",), ("--template", "{} there")])
+def test_zero_shot(ensemble, run_script, words, capsys):
+    script = "experiments/clip/zero_shot"
+    result = run_script(script, *words(script), *ensemble)
+    assert (result["status"], result["epochs"], result["train_acc_last"]) == ("finished", 0, None)
+    run = only_run(script)
+    assert {path.name for path in run.glob("*.png")} == {"mapping.png", "curves.png"}
+    assert f"Test accuracy {result['test_acc_last']:.4f} without training" in capsys.readouterr().out
+    again = run_script("tools/evaluate", "--checkpoint", run / "best.pth")
+    assert again["acc"] == result["test_acc_last"]
+    assert run_script(script, *words(script), *ensemble) == result
+    image = next((cfg.data_path / "small" / "test").rglob("*.png"))
+    assert run_script("tools/predict", "--checkpoint", run / "best.pth", image)
+
+
+# Names and files ----------------------------------------------------------------------------------------------------
+
+
+def test_openais_weights_need_quickgelu():
+    with pytest.raises(UserError, match="trained with QuickGELU, this model computes GELU") as caught:
+        find_clip("ViT-B-32", "openai")
+    assert caught.value.next_step == "Type --clip-model ViT-B-32-quickgelu --pretrained openai"
+    row = find_clip("ViT-B-32-quickgelu", "openai")
+    assert (row.input_size, row.preprocessing) == (224, {"shorter": True, "bicubic": True})
+    assert (row.mean, row.std) == (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+
+
+@pytest.mark.parametrize("tag", ["laion2b_s34b_b79k", "datacomp_xl_s13b_b90k"])
+def test_other_weights_need_gelu(tag):
+    assert find_clip("ViT-B-32", tag).input_size == 224
+
+
+def test_every_tag_of_open_clip_is_told_or_refused_with_the_right_model():
+    for model, tag in open_clip.list_pretrained():
+        try:
+            row = find_clip(model, tag)
+        except UserError as error:
+            right = error.next_step.removeprefix("Type --clip-model ").partition(" ")[0]
+            assert "the activation has to be" in str(error), str(error)
+            assert right in open_clip.list_models()
+            row = find_clip(right, tag)
+        published = open_clip.get_pretrained_cfg(model, tag)
+        assert row.preprocessing["shorter"] == (published["resize_mode"] == "shortest")
+        assert row.mean == tuple(published["mean"])
+
+
+def test_a_file_is_prepared_like_the_published_weights(tmp_path):
+    (tmp_path / "x.pt").write_bytes(b"")
+    row = find_clip("ViT-B-16-SigLIP", str(tmp_path / "x.pt"))
+    assert row.mean == (0.5, 0.5, 0.5)
+    assert not row.preprocessing["shorter"]
+
+
+MISTAKES = {
+    "no such model": (("--clip-model", "ViT-B-3"), "Did you mean --clip-model ViT-B-32"),
+    "no such tag": (("--pretrained", "opena"), "Did you mean --pretrained openai?"),
+    "no such file": (("--pretrained", "x/y.pt"), "There is no such file"),
+    "no such config": (("--clip-config", "x.json"), "a JSON file with embed_dim"),
+    "a template without a place": (("--template", "a photo"), "one {} for the class name"),
+    "an enormous prompt": (("--prompt-size", "112"), "1 to 111 pixels"),
+    "an enormous image": (("--image-size", "225"), "1 to 224 pixels"),
+    "no such norm": (("--gradient-norm", "l3"), "invalid choice"),
+}
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("flags", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_message(flags, message, run_script):
+    with pytest.raises(UserError) as caught:
+        run_script("experiments/clip/evp", "--dataset", "small", *flags)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 3
+    assert not list(cfg.results_path.rglob("args.json"))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", "{}", '{"embed_dim": 3, "vision_cfg": {}}'])
+def test_a_config_that_is_none(content, tmp_path):
+    (tmp_path / "c.json").write_text(content)
+    with pytest.raises(UserError, match="a JSON file with embed_dim, vision_cfg and text_cfg is needed"):
+        find_clip("any", "openai", str(tmp_path / "c.json"))
+
+
+@pytest.mark.parametrize("change", ["cut", "foreign", "script", "other"])
+def test_weights_that_do_not_fit(change, tmp_path):
+    files = make_clip(tmp_path)
+    path = tmp_path / "tiny-clip.pt"
+    if change == "cut":
+        path.write_bytes(path.read_bytes()[:10000])
+    elif change == "foreign":
+        path.write_text("no weights")
+    elif change == "script":
+        torch.jit.script(torch.nn.Linear(2, 2)).save(path)
+    else:
+        torch.save({"weight": torch.zeros(3)}, path)
+    with pytest.raises(UserError, match="They cannot be read") as caught:
+        load_clip(row_of(files), NAMES)
+    assert str(path) in str(caught.value)
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, file: file.write_bytes(pickle.dumps(content))])
+def test_nothing_in_a_file_is_executed(save, tmp_path):
+    files = make_clip(tmp_path)
+    save({"state_dict": Payload(tmp_path / "executed")}, tmp_path / "tiny-clip.pt")
+    with pytest.raises(UserError, match="They cannot be read"):
+        load_clip(row_of(files), NAMES)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_no_connection_names_file_and_flag(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    with pytest.raises(UserError, match="no route to host") as caught:
+        load_clip(find_clip("ViT-B-32-quickgelu", "openai"), NAMES)
+    assert "https://huggingface.co/timm/vit_base_patch32_clip_224.openai" in str(caught.value)
+    assert caught.value.next_step.endswith("--clip-model ViT-B-32-quickgelu --pretrained FILE")
