@@ -26,6 +26,7 @@ from algorithms.training import cosine_schedule, fit
 from data.catalog import find_dataset
 from data.loaders import build_loaders
 from data.transforms import Transform
+from errors import UserError
 from models.clip import TEMPLATES, text_prompts
 from tools.common.args import Parser
 from tools.common.files import write_json, write_whole
@@ -65,6 +66,11 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--seed", type=seed_number, default=0, help="default %(default)s")
     args = parser.parse_args(argv)
     splits = find_dataset(args.dataset).read()
+    try:
+        args.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        found = f"It cannot be made: {error}"
+        raise UserError(f"{args.folder}: the folder for the two files.", found, "Give another folder.") from None
     transform = Transform(ARCHITECTURE["vision_cfg"]["image_size"], shorter=True, bicubic=True)
     how = {"batch_size": 32, "device": torch.device("cpu"), "workers": 0, "cache_folder": cfg.data_path / ".cache"}
     loaders = build_loaders(splits, train_transform=transform, eval_transform=transform, **how)
@@ -86,7 +92,6 @@ def main(argv: list[str] | None = None) -> dict:
 
     fitting = {"epochs": args.epoch, "seed": args.seed, "scaler": scaler, "schedule_steps": True, "on_epoch_end": tell}
     fit(model, loaders, optimizer, scheduler, **fitting)
-    args.folder.mkdir(parents=True, exist_ok=True)
     config, weights = args.folder / "tiny-clip.json", args.folder / "tiny-clip.pt"
     write_json(config, ARCHITECTURE)
     write_whole(weights, lambda file: torch.save(clip.state_dict(), file))
