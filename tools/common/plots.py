@@ -7,11 +7,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-_LONGEST = 22  # characters of a class name that still fit beside a heat map
+_LONGEST = 30  # characters of a class name or text prompt that still fit beside a heat map
 
 
 def short(name: str) -> str:
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+    """Cut in the middle: a text prompt's class name stands at its end."""
+    half = _LONGEST // 2
+    return name if len(name) <= _LONGEST else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def mapping_figure(
@@ -31,7 +33,7 @@ def mapping_figure(
     totals = counts[:, :shown].sum(0).clamp(min=1)
     shares = torch.cat([rows, (totals - rows.sum(0))[None]]) / totals
     labels = [short(source_names[source]) for source in mapping[:shown].tolist()] + ["(any other)"]
-    figure = Figure(figsize=(3.4 + 0.62 * shown, 2.2 + 0.5 * shown), layout="constrained")
+    figure = Figure(figsize=(3.9 + 0.62 * shown, 2.2 + 0.5 * shown), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")
     axes.set_xticks(range(shown), [short(name) for name in target_names[:shown]], rotation=40, ha="right")
