@@ -17,5 +17,9 @@ device = os.environ.get("VP_DEVICE") or "auto"
 # auto (float16 on CUDA, float32 elsewhere), float32, bfloat16, float16. The flag --precision goes before it.
 precision = os.environ.get("VP_PRECISION") or "auto"
 
+# A split's decoded images are kept on the GPU where they take at most this share of its free memory, in [0,1]. The flag
+# --gpu-cache-fraction goes before it.
+gpu_cache_fraction = os.environ.get("VP_GPU_CACHE_FRACTION") or "0.3"
+
 # Processes that decode images. The flag --workers goes before it.
 workers = os.environ.get("VP_WORKERS") or str(min(8, os.cpu_count() or 1))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+from torch import Tensor
 from tqdm import tqdm
 
 from data.splits import Split
@@ -39,18 +40,21 @@ class DamagedImages(UserError):
 
 
 class RaggedPixels:
-    """Images of several sizes, by position: (h,w,3) uint8, a view of `flat`; `sizes` (N,2) int64 are h and w."""
+    """Images of several sizes, by position: (h,w,3) uint8, views of `flat`; `sizes` (N,2) int64 are h and w.
 
-    def __init__(self, flat: np.ndarray, sizes: np.ndarray):
-        self._flat, self._sizes = flat, sizes
-        self._ends = np.cumsum(3 * sizes.prod(1))
+    `flat` is an array or a tensor, on any device.
+    """
+
+    def __init__(self, flat: np.ndarray | Tensor, sizes: np.ndarray):
+        self.flat, self.sizes = flat, sizes
+        self._ends = np.cumsum(3 * sizes.prod(1)).tolist()
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return len(self.sizes)
 
-    def __getitem__(self, position: int) -> np.ndarray:
-        (height, width), end = self._sizes[position], self._ends[position]
-        return self._flat[end - 3 * height * width : end].reshape(height, width, 3)
+    def __getitem__(self, position: int) -> np.ndarray | Tensor:
+        (height, width), end = self.sizes[position].tolist(), self._ends[position]
+        return self.flat[end - 3 * height * width : end].reshape(height, width, 3)
 
 
 def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) -> np.ndarray | RaggedPixels | None:

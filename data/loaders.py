@@ -1,5 +1,6 @@
 """Batches: (images (B,3,h,w) float32 in [0,1], labels (B,) int64), already on the device."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,8 @@ class Loader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.labels)) if self.shuffle else torch.arange(len(self.labels))
         batches = list(order.split(self.batch_size))
-        for positions, images in zip(batches, self._fetch(batches), strict=True):
-            labels = self.labels[positions].to(self.device, non_blocking=True)
+        ordered_labels = self.labels[order].to(self.device).split(self.batch_size)
+        for labels, images in zip(ordered_labels, self._fetch(batches), strict=True):
             images = images.to(self.device, non_blocking=True)
             images = self._on_batch(images.expand(-1, 3, -1, -1) if images.ndim == 4 else images)
             yield (images.float().div_(255) if images.dtype == torch.uint8 else images), labels
@@ -107,6 +108,7 @@ def build_loader(
     device: torch.device,
     workers: int,
     cache_folder: Path | None,
+    gpu_cache_fraction: float = 0.0,
     shuffle: bool = False,
 ) -> Loader:
     """The loader of one split.
@@ -115,13 +117,14 @@ def build_loader(
         label: what messages and progress bars call the split.
         workers: processes that decode images where no cache does; 0 decodes in this one.
         cache_folder: where decoded pixels are kept, once for all epochs and runs; None decodes every epoch anew.
+        gpu_cache_fraction: decoded pixels that take at most this share of CUDA's free memory are kept there.
 
     Raises:
         DamagedImages: some images cannot be decoded; names them all.
     """
     pixels = _pixels(split, transform, cache_folder, label)
     if pixels is not None:
-        fetch = _gather(pixels, transform, device)
+        fetch = _gather(_on_device(pixels, device, gpu_cache_fraction), transform, device)
     else:
         fetch = _decode_anew(split, transform, workers, device)
     return Loader(split.labels, fetch, transform.on_batch, batch_size=batch_size, shuffle=shuffle, device=device)
@@ -153,19 +156,32 @@ def _with_places(transform: Transform, batches: list[Tensor]) -> list[list[tuple
 
 
 def _gather(
-    pixels: np.ndarray | RaggedPixels, transform: Transform, device: torch.device
+    pixels: Tensor | RaggedPixels, transform: Transform, device: torch.device
 ) -> Callable[[list[Tensor]], Iterator[Tensor]]:
     def fetch(batches: list[Tensor]) -> Iterator[Tensor]:
         for keys in _with_places(transform, batches):
             if transform.random:  # only the bytes of the crops are read
-                batch = np.stack([transform.cut(pixels[position], place) for position, place in keys])
+                batch = torch.stack([transform.cut(pixels[position], place) for position, place in keys])
             else:
-                batch = pixels[[position for position, _ in keys]]
-            batch = torch.from_numpy(batch)
+                batch = pixels[torch.tensor([position for position, _ in keys], device=pixels.device)]
             batch = batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch[:, None]
-            yield batch.pin_memory() if device.type == "cuda" else batch
+            yield batch.pin_memory() if device.type == "cuda" and not batch.is_cuda else batch
 
     return fetch
+
+
+def _on_device(
+    pixels: np.ndarray | RaggedPixels, device: torch.device, gpu_cache_fraction: float
+) -> Tensor | RaggedPixels:
+    """The pixels as a tensor: in CUDA's memory where they fit this share of what is free there, else as mapped."""
+    if isinstance(pixels, RaggedPixels):
+        return RaggedPixels(_on_device(pixels.flat, device, gpu_cache_fraction), pixels.sizes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a mapped file's memory must not be written to, and is not
+        tensor = torch.from_numpy(pixels)
+    if device.type == "cuda" and pixels.nbytes <= gpu_cache_fraction * torch.cuda.mem_get_info(device)[0]:
+        return tensor.to(device)
+    return tensor
 
 
 class _Decoded(Dataset):

@@ -6,8 +6,9 @@ import torch
 from make_data import make_abide, make_coop, make_folders, make_lmdb
 from test_data_transforms import make_mixed
 
+from data.cache import RaggedPixels
 from data.catalog import find_dataset
-from data.loaders import Loader, _gather, build_loaders
+from data.loaders import Loader, _gather, _on_device, build_loaders
 from data.splits import ImageArrays, Splits, whole
 from data.transforms import Transform
 
@@ -223,9 +224,33 @@ def test_encoded(tmp_path, part):
 def test_arrays_of_one_channel_travel_as_one(transform):
     """Pinned memory cannot hold a tensor whose channels are one and the same; the loader spreads them on the device."""
     array = np.random.default_rng(0).random((5, 6, 6), dtype=np.float32)
-    fetched = next(_gather(array, transform, CPU)([torch.tensor([3, 1])]))
+    fetched = next(_gather(torch.from_numpy(array), transform, CPU)([torch.tensor([3, 1])]))
     assert fetched.shape == (2, 1, 6, 6)
     assert 0 not in fetched.stride()
-    loader = Loader(np.arange(5), _gather(array, transform, CPU), lambda x: x, batch_size=5, shuffle=False, device=CPU)
+    loader = Loader(
+        np.arange(5),
+        _gather(torch.from_numpy(array), transform, CPU),
+        lambda x: x,
+        batch_size=5,
+        shuffle=False,
+        device=CPU,
+    )
     images, _ = next(iter(loader))
     assert torch.equal(images, torch.from_numpy(array)[:, None].expand(-1, 3, -1, -1))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_pixels_stay_in_the_gpus_memory_where_they_fit(fraction, monkeypatch):
+    """Asked of the decision alone: there is no GPU here."""
+    moved = []
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2 * 5 * 6 * 6 * 3, 10**9))
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device: moved.append(self.nbytes) or self)
+    pixels = np.zeros((5, 6, 6, 3), np.uint8)
+    ragged = RaggedPixels(pixels.reshape(-1), np.full((5, 2), 6))
+    for kind in (pixels, ragged):
+        _on_device(kind, torch.device("cuda"), fraction)
+        _on_device(kind, CPU, 1.0)
+    assert moved == ([pixels.nbytes] * 2 if fraction else [])
+    larger = np.zeros((6, 6, 6, 3), np.uint8)
+    _on_device(larger, torch.device("cuda"), fraction)
+    assert len(moved) == (2 if fraction else 0)

@@ -19,6 +19,7 @@ from tools.common.flag_types import (
     positive_int,
     precision,
     seed_number,
+    share,
     tag_or_file,
     text_template,
     whole_number,
@@ -67,6 +68,8 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     )
     workers = "processes that decode images where there is no cache; default %(default)s"
     parser.add_argument("--workers", type=whole_number, default=cfg.workers, help=workers)
+    gpu = "decoded images stay on the GPU up to this share of its free memory, in [0,1]; default %(default)s"
+    parser.add_argument("--gpu-cache-fraction", type=share, default=cfg.gpu_cache_fraction, help=gpu)
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
@@ -191,7 +194,7 @@ def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: in
 
 
 # What says where and how a run is carried out, not which run it is.
-MACHINE = ("device", "workers", "fresh", "command", "method")
+MACHINE = ("device", "workers", "gpu_cache_fraction", "fresh", "command", "method")
 
 
 def run_name(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:

@@ -19,6 +19,10 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    return 0.0 if text.strip("0") in ("", ".") else fraction(text)
+
+
 def pixels(most: int) -> Callable[[str], int]:
     """The type of a length of 1 to `most` pixels."""
 

@@ -107,6 +107,7 @@ class Run:
             "batch_size": self._receipt["batch_size"],
             "device": self.device,
             "workers": self.args.workers,
+            "gpu_cache_fraction": self.args.gpu_cache_fraction,
             "cache_folder": None if self.args.plain else cfg.data_path / ".cache",
         }
 
