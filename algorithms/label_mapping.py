@@ -33,7 +33,7 @@ class PredictionCounter:
     """The (S,T) count matrix, filled batch by batch.
 
     As a forward hook on a network (`watch`) it sees the source logits of passes that are made anyway; the loop then
-    calls it with the batch's labels.
+    calls it with the batch's labels. What it has counted can be saved: a run may stop between counting and mapping.
     """
 
     def __init__(self, num_source: int, num_target: int):
@@ -61,6 +61,16 @@ class PredictionCounter:
         """The counts so far, (S,T) int64 on the CPU; counting starts anew."""
         counts, self._counts = self.counts, torch.zeros_like(self._counts)
         return counts
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The counts above zero, at most one an image: `pairs` (K,2) of source and target, `counts` (K,)."""
+        counts = self.counts
+        pairs = counts.nonzero()
+        return {"pairs": pairs, "counts": counts[pairs[:, 0], pairs[:, 1]]}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._counts = torch.zeros_like(self._counts)
+        self._counts[tuple(state["pairs"].T.to(self._counts.device))] = state["counts"].to(self._counts.device)
 
 
 def frequency_label_mapping(counts: Tensor) -> Tensor:

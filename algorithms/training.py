@@ -42,6 +42,7 @@ def train_one_epoch(
     scaler: torch.amp.GradScaler,
     *,
     after_step: Callable[[], None] = lambda: None,
+    observe: Callable[[Tensor], None] = lambda labels: None,
     description: str = "training",
 ) -> dict[str, float]:
     """One pass of cross-entropy training.
@@ -50,6 +51,7 @@ def train_one_epoch(
         model: images (B,3,h,w) in [0,1] -> target logits (B,T).
         loader: batches of images and labels (B,) int64, on the model's device.
         after_step: called after each step of the optimizer.
+        observe: called with each batch's labels after its forward pass.
 
     Returns:
         `loss` (mean over images) and `acc` (fraction in [0,1]) as they were while the model trained.
@@ -63,6 +65,7 @@ def train_one_epoch(
     with progress(loader, description) as bar:
         for images, labels in bar:
             logits = model(images)
+            observe(labels)
             loss = F.cross_entropy(logits, labels)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
@@ -88,7 +91,7 @@ def evaluate(
     model: nn.Module,
     loader: Iterable[tuple[Tensor, Tensor]],
     *,
-    observe: Callable[[Tensor], None] | None = None,
+    observe: Callable[[Tensor], None] = lambda labels: None,
     description: str = "evaluation",
 ) -> dict[str, float]:
     """Mean cross-entropy `loss` and accuracy `acc` in [0,1] of the model in eval mode; arguments as in training.
@@ -102,9 +105,8 @@ def evaluate(
         torch.manual_seed(0)
         for images, labels in progress(loader, description):
             logits = model(images)
+            observe(labels)
             meter.add(F.cross_entropy(logits, labels), logits, labels)
-            if observe:
-                observe(labels)
     return meter.summary()
 
 
@@ -143,7 +145,8 @@ def fit(
     schedule_steps: bool = False,
     on_epoch_start: Callable[[int], dict | None] = lambda epoch: None,
     on_epoch_end: Callable[[int, dict], None] = lambda epoch, record: None,
-    observe_test: Callable[[Tensor], None] | None = None,
+    observe_train: Callable[[Tensor], None] = lambda labels: None,
+    observe_test: Callable[[Tensor], None] = lambda labels: None,
 ) -> None:
     """Trains for the epochs from `start_epoch`, counted from 0, to `epochs`; evaluates after each.
 
@@ -156,7 +159,7 @@ def fit(
         on_epoch_start: called with the epoch before it trains; what it returns goes into the epoch's record.
         on_epoch_end: called with the epoch and its record: train_, val_, test_ + loss and acc, lr, seconds, and
             images_per_second (of training alone).
-        observe_test: see `evaluate`'s observe, for the test split.
+        observe_train, observe_test: see `train_one_epoch` and `evaluate`, for these two splits.
 
     Raises:
         NonFiniteLoss: a loss became infinite or not a number; that epoch has no end.
@@ -169,7 +172,7 @@ def fit(
         record["lr"] = optimizer.param_groups[0]["lr"]
         train_begin = time.perf_counter()
         training = {"after_step": scheduler.step} if schedule_steps else {}
-        training["description"] = f"{label} training"
+        training |= {"observe": observe_train, "description": f"{label} training"}
         results = {"train": train_one_epoch(model, loaders.train, optimizer, scaler, **training)}
         record["images_per_second"] = len(loaders.train.labels) / (time.perf_counter() - train_begin)
         if not schedule_steps:
