@@ -37,15 +37,20 @@ class PredictionCounter:
     """
 
     def __init__(self, num_source: int, num_target: int):
-        self._counts = torch.zeros(num_source, num_target, dtype=torch.int64)
+        self._shape = num_source, num_target
+        self._counts: Tensor | None = None  # made with the first batch: it is large for CLIP's text prompts
         self._latest: Tensor | None = None
 
     @property
     def counts(self) -> Tensor:
-        return self._counts.cpu()
+        return self._zeros("cpu") if self._counts is None else self._counts.cpu()
+
+    def _zeros(self, device: torch.device | str) -> Tensor:
+        return torch.zeros(self._shape, dtype=torch.int64, device=device)
 
     def add(self, source_logits: Tensor, labels: Tensor) -> None:
-        self._counts = self._counts.to(labels.device)
+        if self._counts is None:
+            self._counts = self._zeros(labels.device)
         one = torch.ones((), dtype=torch.int64, device=labels.device)
         self._counts.index_put_((source_logits.argmax(1), labels), one, accumulate=True)
 
@@ -55,11 +60,13 @@ class PredictionCounter:
         return self
 
     def __call__(self, labels: Tensor) -> None:
-        self.add(self._latest, labels)
+        """Counts the latest logits of the watched network, if it watches one."""
+        if self._latest is not None:
+            self.add(self._latest, labels)
 
     def take(self) -> Tensor:
         """The counts so far, (S,T) int64 on the CPU; counting starts anew."""
-        counts, self._counts = self.counts, torch.zeros_like(self._counts)
+        counts, self._counts = self.counts, None
         return counts
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -69,8 +76,8 @@ class PredictionCounter:
         return {"pairs": pairs, "counts": counts[pairs[:, 0], pairs[:, 1]]}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._counts = torch.zeros_like(self._counts)
-        self._counts[tuple(state["pairs"].T.to(self._counts.device))] = state["counts"].to(self._counts.device)
+        pairs, counts = state["pairs"], state["counts"]
+        self._counts = self._zeros(pairs.device).index_put_(tuple(pairs.T), counts) if len(pairs) else None
 
 
 def frequency_label_mapping(counts: Tensor) -> Tensor:

@@ -86,9 +86,16 @@ def test_a_run_leaves_its_receipt(script, run_script, words, capsys):
         assert len(set(result["mapping"].values())) == 4 or script == "experiments/cnn/evp"
 
 
-@pytest.mark.parametrize("script", METHODS)
-def test_stopped_and_continued_equals_uninterrupted_to_the_bit(script, run_script, words, monkeypatch, capsys):
-    words = (*words(script), "--epoch", 4)
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        *((script, ()) for script in METHODS),
+        ("experiments/cnn/ilm_vp", ("--mapping-source", "train")),
+        ("experiments/clip/vp", ("--method", "random_patch")),
+    ],
+)
+def test_stopped_and_continued_equals_uninterrupted_to_the_bit(script, flags, run_script, words, monkeypatch, capsys):
+    words = (*words(script), "--epoch", 4, *flags)
     whole = run_script(script, *words)
     run = only_run(script)
     expected = {name: checkpoint(run / name) for name in ("ckpt.pth", "best.pth")}
@@ -170,6 +177,30 @@ def test_mapping_interval(run_script):
     run = folder("ilm_vp", "tiny_small_seed7_epoch4_mapping-interval3")
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert ["remapped" in line for line in lines] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("script", ["experiments/cnn/ilm_vp", "experiments/clip/ilm_tp_vp"])
+def test_a_map_from_the_training_passes(script, words, monkeypatch):
+    """With a prompt that stands still, training predicts what a pass of its own would; and that pass is not made."""
+    module, passes, maps = load_script(script), [], {}
+    count = module.count_predictions
+    monkeypatch.setattr(module, "count_predictions", lambda *args: passes.append(1) or count(*args))
+    for source, expected in (("pass", 3), ("train", 1)):
+        passes.clear()
+        flags = [*words(script), "--epoch", "3", "--lr", "1e-30", "--mapping-source", source]
+        result = module.main([str(flag) for flag in flags])
+        maps[source] = result["mapping"]
+        assert result["mapping_source"] == source
+        assert len(passes) == expected
+    assert maps["pass"] == maps["train"]
+
+
+def test_the_map_of_training_is_of_the_last_epoch_alone(words, monkeypatch):
+    module, counted = load_script("experiments/cnn/ilm_vp"), []
+    make = module.frequency_label_mapping
+    monkeypatch.setattr(module, "frequency_label_mapping", lambda counts: counted.append(counts.sum()) or make(counts))
+    module.main([*words("experiments/cnn/ilm_vp"), *"--epoch 5 --mapping-source train --mapping-interval 2".split()])
+    assert counted == [24, 24, 24]
 
 
 def test_plain_and_default_agree(run_script):

@@ -132,3 +132,21 @@ def test_majority_equals_the_slow_version():
     counts = torch.randint(4, (40, 60), generator=torch.Generator().manual_seed(0))
     slow = [min(range(40), key=lambda s: (-counts[s, t].item(), s)) for t in range(60)]
     assert majority_label_mapping(counts).tolist() == slow
+
+
+def test_a_counter_is_saved_and_loaded():
+    counter, again = PredictionCounter(6, 3), PredictionCounter(6, 3)
+    counter.add(torch.eye(6)[[5, 0, 0, 2]], torch.tensor([1, 2, 2, 0]))
+    assert counter.state_dict()["pairs"].tolist() == [[0, 2], [2, 0], [5, 1]]
+    assert counter.state_dict()["counts"].tolist() == [2, 1, 1]
+    again.load_state_dict(counter.state_dict())
+    assert torch.equal(again.take(), counter.take())
+    assert again.take().tolist() == [[0] * 3] * 6
+    again.load_state_dict(counter.state_dict())  # empty by now
+    assert again.take().sum() == 0
+
+
+def test_a_counter_that_watches_nothing_counts_nothing():
+    counter = PredictionCounter(6, 3)
+    counter(torch.tensor([1, 2]))
+    assert counter.take().sum() == 0

@@ -31,17 +31,14 @@ from data.transforms import Transform
 from models.clip import TEMPLATES, find_clip, load_clip, text_prompts
 from models.prompted import Prompted
 from models.visual_prompt import AdditiveVisualPrompt, frame, scaled
-from tools.common.args import clip_parser
-from tools.common.flag_types import positive_int
+from tools.common.args import add_mapping_flags, clip_parser
 from tools.common.plots import prompted_figures
 from tools.common.run import Run
 
 
 def main(argv: list[str] | None = None) -> dict:
     parser = clip_parser(__file__, __doc__, lr=40.0)
-    parser.add_argument(
-        "--mapping-interval", type=positive_int, default=1, help="re-map every so many epochs; default 1"
-    )
+    add_mapping_flags(parser)
     args = parser.parse_args(argv)
     dataset, row = find_dataset(args.dataset), find_clip(args.clip_model, args.pretrained, args.clip_config)
     with Run(args, parser) as run:
@@ -58,11 +55,17 @@ def main(argv: list[str] | None = None) -> dict:
         prompt = AdditiveVisualPrompt(frame(row.input_size, scaled(30, row.input_size)), network.std)
         model = Prompted(prompt, network, num_target).to(run.device)
 
+        trained = PredictionCounter(num_source, num_target)  # what training predicts, where that makes the next map
+        if args.mapping_source == "train":
+            trained.watch(network)
+
         def remap(epoch: int) -> dict:
+            counts = trained.take()
             if epoch % args.mapping_interval:
                 return {}
-            batches = progress(loaders.train, "mapping")
-            counts = count_predictions(model.source_logits, batches, num_source, num_target)
+            if args.mapping_source == "pass" or epoch == 0:
+                batches = progress(loaders.train, "mapping")
+                counts = count_predictions(model.source_logits, batches, num_source, num_target)
             mapping = frequency_label_mapping(counts)
             arbitrary = targets_without_predictions(counts, mapping)
             return {"remapped": model.set_mapping(mapping), "targets_without_predictions": arbitrary}
@@ -71,12 +74,13 @@ def main(argv: list[str] | None = None) -> dict:
         scheduler = cosine_schedule(optimizer, args.epoch * len(loaders.train))
         counter = PredictionCounter(num_source, num_target).watch(network)
         run.figures = prompted_figures(model, counter, loaders.test.example, texts, splits.class_names)
-        checkpoint = {"visual_prompt_dict": prompt, "mapping_sequence": model.mapping}
+        checkpoint = {"visual_prompt_dict": prompt, "mapping_sequence": model.mapping, "counter_dict": trained}
         parts = {"optimizer_dict": optimizer, "scheduler_dict": scheduler, **checkpoint}
         run.track(splits, transform, row.settings(TEMPLATES), **parts)
-        fitting = {"on_epoch_start": remap, "observe_test": counter, "schedule_steps": True, **run.fitting}
-        fit(model, loaders, optimizer, scheduler, **fitting)
-        return run.finish(mapping=model.named_mapping(texts, splits.class_names))
+        fitting = {"on_epoch_start": remap, "observe_train": trained, "observe_test": counter, **run.fitting}
+        fit(model, loaders, optimizer, scheduler, schedule_steps=True, **fitting)
+        mapping = model.named_mapping(texts, splits.class_names)
+        return run.finish(mapping=mapping, mapping_source=args.mapping_source)
 
 
 if __name__ == "__main__":

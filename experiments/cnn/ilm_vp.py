@@ -31,17 +31,14 @@ from data.transforms import Transform
 from models.networks import find_network, load_network
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
-from tools.common.args import experiment_parser
-from tools.common.flag_types import positive_int
+from tools.common.args import add_mapping_flags, experiment_parser
 from tools.common.plots import prompted_figures
 from tools.common.run import Run
 
 
 def main(argv: list[str] | None = None) -> dict:
     parser = experiment_parser(__file__, __doc__, lr=0.01)
-    parser.add_argument(
-        "--mapping-interval", type=positive_int, default=1, help="re-map every so many epochs; default 1"
-    )
+    add_mapping_flags(parser)
     args = parser.parse_args(argv)
     dataset, row = find_dataset(args.dataset), find_network(args.network)
     with Run(args, parser) as run:
@@ -58,11 +55,17 @@ def main(argv: list[str] | None = None) -> dict:
         prompt = ExpansiveVisualPrompt(dataset.image_size, network.input_size, dataset.inner_mask)
         model = Prompted(prompt, network, num_target).to(run.device)
 
+        trained = PredictionCounter(num_source, num_target)  # what training predicts, where that makes the next map
+        if args.mapping_source == "train":
+            trained.watch(network)
+
         def remap(epoch: int) -> dict:
+            counts = trained.take()
             if epoch % args.mapping_interval:
                 return {}
-            batches = progress(loaders.train, "mapping")
-            counts = count_predictions(model.source_logits, batches, num_source, num_target)
+            if args.mapping_source == "pass" or epoch == 0:
+                batches = progress(loaders.train, "mapping")
+                counts = count_predictions(model.source_logits, batches, num_source, num_target)
             mapping = frequency_label_mapping(counts)
             arbitrary = targets_without_predictions(counts, mapping)
             return {"remapped": model.set_mapping(mapping), "targets_without_predictions": arbitrary}
@@ -71,10 +74,12 @@ def main(argv: list[str] | None = None) -> dict:
         scheduler = step_schedule(optimizer, args.epoch)
         counter = PredictionCounter(num_source, num_target).watch(network)
         run.figures = prompted_figures(model, counter, loaders.test.example, row.class_names, splits.class_names)
-        checkpoint = {"visual_prompt_dict": prompt, "mapping_sequence": model.mapping}
+        checkpoint = {"visual_prompt_dict": prompt, "mapping_sequence": model.mapping, "counter_dict": trained}
         run.track(splits, transform, optimizer_dict=optimizer, scheduler_dict=scheduler, **checkpoint)
-        fit(model, loaders, optimizer, scheduler, on_epoch_start=remap, observe_test=counter, **run.fitting)
-        return run.finish(mapping=model.named_mapping(row.class_names, splits.class_names))
+        fitting = {"on_epoch_start": remap, "observe_train": trained, "observe_test": counter, **run.fitting}
+        fit(model, loaders, optimizer, scheduler, **fitting)
+        mapping = model.named_mapping(row.class_names, splits.class_names)
+        return run.finish(mapping=mapping, mapping_source=args.mapping_source)
 
 
 if __name__ == "__main__":

@@ -146,6 +146,15 @@ def add_template_flag(parser: argparse.ArgumentParser, usual: str) -> None:
     parser.add_argument("--template", type=text_template, help=template)
 
 
+def add_mapping_flags(parser: argparse.ArgumentParser) -> None:
+    """--mapping-interval and --mapping-source, of iterative label mapping."""
+    parser.add_argument(
+        "--mapping-interval", type=positive_int, default=1, help="re-map every so many epochs; default 1"
+    )
+    source = "predictions the map is made from: of a pass of its own, or of the epoch's training before; default pass"
+    parser.add_argument("--mapping-source", choices=("pass", "train"), default="pass", help=source)
+
+
 def add_evp_flags(parser: argparse.ArgumentParser) -> None:
     """EVP's sizes and ablations (TMLR 2024)."""
     parser.add_argument(
