@@ -1,6 +1,7 @@
 """The data sets: one table, which the flags, the README, tools/prepare_data.py and the tests read."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -98,8 +99,9 @@ def find_dataset(name: str) -> Dataset:
         UserError: neither is there.
     """
     row = next((row for row in DATASETS if row.name == name), None)
-    if row is None and name not in ("", ".", "..") and (cfg.data_path / name).is_dir():
-        row = Dataset(name, Folder())
+    with suppress(OSError):  # a name too long to be a folder's
+        if row is None and name not in ("", ".", "..") and (cfg.data_path / name).is_dir():
+            row = Dataset(name, Folder())
     if row is None:
         there = "" if cfg.data_path.is_dir() else ", but data_path itself is not there: set VP_DATA_PATH"
         hint = f"(Images of your own would be read from {cfg.data_path / name}{there}.)"

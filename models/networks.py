@@ -108,10 +108,14 @@ def load_network(
     body = row.build()
     if num_classes is not None:
         _replace_classifier(body, num_classes)
-    network = Network(body, row, frozen=frozen, precision=precision)
+    return placed(Network(body, row, frozen=frozen, precision=precision), device, plain)
+
+
+def placed(network: Network, device: torch.device | str, plain: bool) -> Network:
+    """The network made fast (unless `plain`) and moved to its device; the same function, changed in place."""
     if not plain:
-        if frozen:
-            fold_batch_norm(body)
+        if network.frozen:
+            fold_batch_norm(network.body)
         network.to(memory_format=torch.channels_last)
     return network.to(device)
 

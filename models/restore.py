@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from models.clip import TEMPLATES, find_clip, load_clip, load_image_encoder, text_prompts
+from models.clip import TEMPLATES, load_clip, load_image_encoder, text_prompts
+from models.clip_source import ClipRow, find_clip
 from models.networks import Network, load_network
 from models.prompted import Prompted
 from models.visual_prompt import (
@@ -36,7 +37,7 @@ def restore(checkpoint: dict, setup: dict, *, image_size: int, **placement) -> n
     """
     kind = next((key for key in _RESTORERS if key in checkpoint), None)
     if kind is None:
-        raise _misfit(setup, f"it holds {', '.join(map(str, checkpoint)) or 'nothing'}")
+        raise _misfit(setup, f"it holds {', '.join(list(map(str, checkpoint))[:8]) or 'nothing'}")
     try:
         model = _RESTORERS[kind](checkpoint, setup, image_size, placement)
     except (KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError) as error:
@@ -79,8 +80,16 @@ def _mapped_clip(setup: dict, mapping: Tensor, placement: dict) -> tuple[Network
     return load_clip(row, [texts[source] for source in mapping.tolist()], **placement), torch.arange(len(mapping))
 
 
-def _row(setup: dict):
-    return find_clip(*(setup["clip"].get(name) for name in ("model", "pretrained", "config")))
+def _row(setup: dict) -> ClipRow:
+    clip = setup["clip"]
+    row = find_clip(*(clip.get(name) for name in ("model", "pretrained", "config")))
+    if row.md5 and clip.get("md5") and row.md5 != clip["md5"]:
+        raise UserError(
+            f"{row.pretrained}: the weights that the checkpoint was trained with are needed.",
+            f"These are others: their md5 is {row.md5}, not {clip['md5']}.",
+            "Put the file back, or say with --pretrained FILE where it lies now.",
+        )
+    return row
 
 
 def _canvas(mask: Tensor, network: Network) -> Tensor:

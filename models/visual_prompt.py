@@ -110,11 +110,6 @@ class PaddedVisualPrompt(nn.Module):
         return F.pad(x, self.padding) + self.program
 
 
-def scaled(pixels: int, canvas_size: int) -> int:
-    """A length that a paper gives for an input of 224 pixels, for an input of `canvas_size`; at least 1."""
-    return max(1, round(pixels * canvas_size / 224))
-
-
 def frame(canvas_size: int, width: int) -> Tensor:
     """(H,W) of 0 and 1: 1 in a frame of `width` pixels inside the canvas's edges."""
     mask = torch.ones(canvas_size, canvas_size)

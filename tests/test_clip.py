@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pickle
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -19,9 +20,9 @@ from data.catalog import find_dataset
 from data.loaders import build_loader
 from data.transforms import Transform
 from errors import UserError
-from models import clip as clip_module
-from models.clip import TEMPLATES, encode_texts, find_clip, load_clip, load_image_encoder, text_prompts
-from models.networks import Network
+from models.clip import TEMPLATES, encode_texts, load_clip, load_image_encoder, text_prompts, tokens_of
+from models.clip_source import build_clip, find_clip
+from models.networks import Network, checkpoint_folder
 
 CLIP_PROMPTS = [script for script in PROMPTS if "/clip/" in script]
 NAMES = ("ant", "bee", "cow")
@@ -101,10 +102,10 @@ def test_text_prompts_go_template_by_template():
 
 
 def test_chunks_do_not_matter(tiny_row):
-    model, tokenize = clip_module._build(tiny_row, NAMES)
-    texts = text_prompts(TEMPLATES[:5], NAMES)
-    whole = encode_texts(model, tokenize, texts)
-    torch.testing.assert_close(encode_texts(model, tokenize, texts, chunk=4), whole)
+    model, tokenize = build_clip(tiny_row)
+    tokens = tokens_of(text_prompts(TEMPLATES[:5], NAMES), tokenize)
+    whole = encode_texts(model, tokens)
+    torch.testing.assert_close(encode_texts(model, tokens, chunk=4), whole)
     torch.testing.assert_close(whole.norm(dim=1), torch.ones(15))
 
 
@@ -121,7 +122,7 @@ def test_frozen_and_always_in_eval_mode(tiny_row):
     network = load_clip(tiny_row, NAMES).train()
     assert not any(module.training for module in network.modules())
     assert not any(parameter.requires_grad for parameter in network.parameters())
-    assert not any(name.startswith("body.transformer.token") for name, _ in network.named_parameters())
+    assert not any("token_embedding" in name for name, _ in network.named_parameters())  # the text side is gone
 
 
 def test_bfloat16_reaches_the_encoder_alone(tiny_row):
@@ -180,9 +181,8 @@ def test_ilm_on_clip_is_the_map_of_the_cnn_side(run_script, words, tiny_row):
     train = build_loader(
         splits.train, transform, "x", batch_size=8, device=torch.device("cpu"), workers=0, cache_folder=None
     )
-    bank = encode_texts(
-        reference.eval(), open_clip.get_tokenizer("tiny-clip"), text_prompts(TEMPLATES, splits.class_names)
-    )
+    tokens = open_clip.get_tokenizer("tiny-clip")(text_prompts(TEMPLATES, splits.class_names))
+    bank = encode_texts(reference.eval(), tokens)
     counts = torch.zeros(len(bank), 4, dtype=torch.int64)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (tiny_row.mean, tiny_row.std))
     with torch.no_grad():
@@ -297,11 +297,14 @@ def test_a_file_is_prepared_like_the_published_weights(tmp_path):
 MISTAKES = {
     "no such model": (("--clip-model", "ViT-B-3"), "Did you mean --clip-model ViT-B-32"),
     "no such tag": (("--pretrained", "opena"), "Did you mean --pretrained openai?"),
-    "no such file": (("--pretrained", "x/y.pt"), "There is no such file"),
+    "no such file": (("--pretrained", "x/y.pt"), "It is no file"),
     "no such config": (("--clip-config", "x.json"), "a JSON file with embed_dim"),
     "a template without a place": (("--template", "a photo"), "one {} for the class name"),
-    "an enormous prompt": (("--prompt-size", "112"), "1 to 111 pixels"),
-    "an enormous image": (("--image-size", "225"), "1 to 224 pixels"),
+    "an enormous prompt": (("--prompt-size", "112"), "from 1 to 111"),
+    "an enormous image": (("--image-size", "225"), "from 1 to 224"),
+    "a config and a model": (("--clip-config", "x.json", "--clip-model", "RN50"), "not allowed with"),
+    "an enormous name": (("--pretrained", "x" * 300), "It is no file"),
+    "an enormous data set": (("--dataset", "x" * 300), "there is no such name"),
     "no such norm": (("--gradient-norm", "l3"), "invalid choice"),
 }
 
@@ -316,7 +319,18 @@ def test_a_mistake_is_one_message(flags, message, run_script):
     assert not list(cfg.results_path.rglob("args.json"))
 
 
-@pytest.mark.parametrize("content", ["", "[]", "3", "{}", '{"embed_dim": 3, "vision_cfg": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "3",
+        "{}",
+        '{"embed_dim": 3, "vision_cfg": {}}',
+        '["embed_dim", "vision_cfg", "text_cfg"]',
+        '{"embed_dim": 3, "vision_cfg": 3, "text_cfg": {}}',
+    ],
+)
 def test_a_config_that_is_none(content, tmp_path):
     (tmp_path / "c.json").write_text(content)
     with pytest.raises(UserError, match="a JSON file with embed_dim, vision_cfg and text_cfg is needed"):
@@ -362,7 +376,84 @@ def test_no_connection_names_file_and_flag(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
+    row = find_clip("ViT-B-32-quickgelu", "openai")
     with pytest.raises(UserError, match="no route to host") as caught:
-        load_clip(find_clip("ViT-B-32-quickgelu", "openai"), NAMES)
-    assert "https://huggingface.co/timm/vit_base_patch32_clip_224.openai" in str(caught.value)
-    assert caught.value.next_step.endswith("--clip-model ViT-B-32-quickgelu --pretrained FILE")
+        load_clip(row, NAMES)
+    assert "https://huggingface.co/timm/vit_base_patch32_clip_224.openai" in caught.value.next_step
+    by_hand = checkpoint_folder() / "ViT-B-32-quickgelu-openai.safetensors"
+    assert str(by_hand) in caught.value.found
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_text("not weights, but found")
+    with pytest.raises(UserError, match="They cannot be read") as caught:
+        load_clip(row, NAMES)
+    assert str(by_hand) in str(caught.value)
+    assert (row.mean, row.md5) == (open_clip.OPENAI_DATASET_MEAN, None)  # prepared as its tag says
+
+
+@pytest.mark.parametrize("size", [0, "64", [64, 32], True])
+def test_an_architecture_without_a_size(size, tmp_path):
+    files = make_clip(tmp_path)
+    vision = CLIP_ARCHITECTURE["vision_cfg"] | {"image_size": size}
+    (tmp_path / "tiny-clip.json").write_text(json.dumps(CLIP_ARCHITECTURE | {"vision_cfg": vision}))
+    with pytest.raises(UserError, match="square images, of a whole number of pixels"):
+        row_of(files)
+
+
+@pytest.mark.usefixtures("small")
+def test_text_prompts_that_are_cut_to_the_same_are_refused(run_script, words):
+    script = "experiments/clip/zero_shot"
+    with pytest.raises(UserError, match="These are the same to it: 'w w") as caught:
+        run_script(script, *words(script), "--template", "w " * 90 + "{}")
+    assert "which reads 32 tokens" in str(caught.value)
+
+
+@pytest.mark.usefixtures("small")
+def test_runs_of_other_weights_or_templates_are_other_runs(run_script, words, tiny_clip, tmp_path):
+    """Weights of the same file name, templates that differ in a character that no folder's name may have."""
+    script = "experiments/clip/zero_shot"
+    other = make_clip(tmp_path, seed=1)
+    make_clip(Path(tiny_clip["--pretrained"]).parent)  # open_clip knows an architecture by its file's name alone
+    flags = sum(other.items(), ())
+    results = [
+        run_script(script, *words(script)),
+        run_script(script, *flags, "--dataset", "small"),
+        run_script(script, *words(script), "--template", "a {}?"),
+        run_script(script, *words(script), "--template", "a {}!"),
+        run_script(script, *words(script), "--template", "x " * 20 + "{}"),
+    ]
+    assert len(list((cfg.results_path / "clip" / "zero_shot").iterdir())) == 5
+    assert results[0]["network"].startswith("tiny-clip-")
+    assert results[0]["network"] != results[1]["network"]
+    assert max(len(path.name) for path in (cfg.results_path / "clip" / "zero_shot").iterdir()) < 120
+
+
+@pytest.mark.usefixtures("small")
+def test_a_checkpoint_knows_its_weights(run_script, words, tmp_path):
+    script = "experiments/clip/single_tp_vp"
+    run_script(script, *words(script), "--epoch", 1)
+    saved = only_run(script) / "ckpt.pth"
+    other = make_clip(tmp_path, seed=1)
+    with pytest.raises(UserError, match="These are others: their md5 is"):
+        run_script("tools/evaluate", "--checkpoint", saved, "--pretrained", other["--pretrained"])
+    for flags in (("--clip-model", "RN50"), ("--pretrained", "openai"), ("--network", "tiny")):
+        with pytest.raises(UserError, match="the checkpoint's own network is needed"):
+            run_script("tools/evaluate", "--checkpoint", saved, *flags)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_class_name_may_be_anything(run_script, tiny_clip, small):
+    for part in ("train", "val", "test"):
+        (small / part / "ant").rename(small / part / "a {} $x^$ %s")
+    flags = (*sum(tiny_clip.items(), ()), "--dataset", "small", "--template", r"b $\x$ {}")
+    result = run_script("experiments/clip/vp", *flags, "--epoch", 1)
+    assert r"b $\x$ a {} $x^$ %s" in result["mapping"].values()
+
+
+@pytest.mark.usefixtures("small")
+def test_zero_shot_stopped_just_before_its_end(run_script, words):
+    script = "experiments/clip/zero_shot"
+    result = run_script(script, *words(script))
+    run = only_run(script)
+    (run / "result.json").write_text(json.dumps(result | {"status": "running"}))
+    assert run_script(script, *words(script)) == result
+    assert len((run / "log.jsonl").read_text().splitlines()) == 1

@@ -36,6 +36,8 @@ def test_evaluation_repeats_the_runs_number(script, run_script, words):
     result = run_script(script, *words(script), "--epoch", 2)
     again = run_script("tools/evaluate", "--checkpoint", only_run(script) / "ckpt.pth")
     assert again["acc"] == pytest.approx(result["test_acc_last"], abs=1e-9)
+    last = json.loads((only_run(script) / "log.jsonl").read_text().splitlines()[-1])
+    assert again["loss"] == pytest.approx(last["test_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("script", METHODS)
@@ -79,13 +81,17 @@ def test_the_originals_checkpoint_opens_here(trained, run_script, tmp_path, smal
     keys = ("visual_prompt_dict", "optimizer_dict", "epoch", "best_acc", "mapping_sequence")
     theirs = tmp_path / "best.pth"
     torch.save({key: ours[key] for key in keys}, theirs)
-    with pytest.raises(UserError, match="Add both, for example: --network resnet18 --dataset flowers102"):
+    with pytest.raises(UserError, match="Type for example: --network resnet18 --dataset flowers102"):
         run_script("tools/evaluate", "--checkpoint", theirs)
     words = ("--checkpoint", theirs, "--network", "tiny", "--dataset", "small")
     assert run_script("tools/evaluate", *words) == run_script("tools/evaluate", "--checkpoint", trained)
     image = next((small / "test").rglob("*.png"))
     expected = run_script("tools/predict", "--checkpoint", trained, image)
     assert run_script("tools/predict", *words, image) == expected
+
+
+CLASSES = ["ant", "bee", "cow", "doe"]
+SETUP = {"network": "tiny", "dataset": "small", "class_names": CLASSES, "transform": {"size": 32}}
 
 
 def prompt_checkpoint(size: int = 64, mapping=(0, 1, 2, 3)) -> dict:
@@ -104,7 +110,9 @@ def prompt_checkpoint(size: int = 64, mapping=(0, 1, 2, 3)) -> dict:
         ({"visual_prompt_dict": {}, "mapping_sequence": torch.arange(4)}, "should fit --network tiny"),
         ([1, 2], "It holds a list"),
         (prompt_checkpoint() | {"setup": "x"}, "says what it belongs to"),
-        (prompt_checkpoint() | {"setup": {"transform": {"siz": 1}}}, "has a size, and may have a crop"),
+        (prompt_checkpoint() | {"setup": {"transform": {"size": 1}}}, "says what it belongs to"),
+        (prompt_checkpoint() | {"setup": SETUP | {"clip": 3}}, "says what it belongs to"),
+        (prompt_checkpoint() | {"setup": SETUP | {"transform": {"siz": 1}}}, "has a size, and may have a crop"),
     ],
 )
 def test_checkpoints_that_do_not_fit(content, message, run_script, tmp_path):
@@ -225,6 +233,38 @@ def test_corruptions(script, run_script, words, tmp_path, capsys):
     assert any(line.split() == ["clean", f"{result['acc']:.4f}"] for line in printed)
 
 
+def test_corrupted_labels_are_put_into_the_order_of_the_checkpoint(run_script, words, small, tmp_path):
+    """A split file that counts the classes backwards; corrupted images that are its test images, five times."""
+    rows = {
+        part: [
+            [f"{part}/{kind}/{file.name}", 3 - label, kind]
+            for label, kind in enumerate(("ant", "bee", "cow", "doe"))
+            for file in sorted((small / part / kind).iterdir())
+        ]
+        for part in ("train", "test")
+    }
+    (small / "split.json").write_text(json.dumps(rows))
+    for row in rows.values():
+        row.sort()
+    folder_ = tmp_path / "c"
+    folder_.mkdir()
+    images = [np.asarray(Image.open(small / file).resize((32, 32))) for file, _, _ in rows["test"]]
+    np.save(folder_ / "fog.npy", np.stack(images * 5))
+    np.save(folder_ / "labels.npy", np.array([3 - label for _, label, _ in rows["test"]] * 5))
+    script = "experiments/cnn/full_finetune"
+    run_script(script, *words(script), "--epoch", 3)
+    saved = only_run(script) / "ckpt.pth"
+    found = run_script("tools/evaluate", "--checkpoint", saved, "--corruptions", folder_)["corruptions"]["fog"]
+    model = restore(
+        checkpoint(saved), checkpoint(saved)["setup"], image_size=64, device=torch.device("cpu"), precision="float32"
+    )
+    transform = restore_transform(checkpoint(saved)["setup"], None)
+    pixels = np.stack([transform.decode(Image.fromarray(image)) for image in images])
+    predicted = model(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255).argmax(1)
+    expected = (predicted == torch.tensor([label for _, label, _ in rows["test"]])).float().mean().item()
+    assert found == pytest.approx([expected] * 5)
+
+
 def test_corruptions_of_other_classes_are_refused_before_anything_is_evaluated(trained, run_script, tmp_path):
     make_corruptions(tmp_path / "c", num_classes=3, each=6)
     with pytest.raises(UserError, match="Expected: 0 to 3"):
@@ -241,8 +281,10 @@ def test_the_originals_clip_checkpoint_opens_here(run_script, words, tiny_clip, 
     keys = ("visual_prompt_dict", "optimizer_dict", "epoch", "best_acc", "mapping_sequence")
     theirs = tmp_path / "theirs.pth"
     torch.save({key: ours[key] for key in keys}, theirs)
-    with pytest.raises(UserError, match="for CLIP, instead of --network: --clip-model"):
-        run_script("tools/evaluate", "--checkpoint", theirs, "--dataset", "small")
+    pretrained = ("--pretrained", tiny_clip["--pretrained"])
+    for flags in ((), pretrained, (*sum(tiny_clip.items(), ()), "--network", "tiny")):
+        with pytest.raises(UserError, match="or for CLIP: --clip-model"):
+            run_script("tools/evaluate", "--checkpoint", theirs, "--dataset", "small", *flags)
     flags = ("--checkpoint", theirs, "--dataset", "small", *sum(tiny_clip.items(), ()))
     expected = run_script("tools/evaluate", "--checkpoint", only_run(script) / "ckpt.pth")
     assert run_script("tools/evaluate", *flags) == pytest.approx(expected)
@@ -265,7 +307,7 @@ def test_clips_weights_may_have_moved(run_script, words, tiny_clip, tmp_path):
 
 
 def test_clip_flags_do_not_fit_another_network(trained, run_script):
-    with pytest.raises(UserError, match="a checkpoint of CLIP is needed"):
+    with pytest.raises(UserError, match=r"ViT-B-32: the checkpoint's own network is needed(.|\n)*--network tiny"):
         run_script("tools/evaluate", "--checkpoint", trained, "--clip-model", "ViT-B-32")
 
 

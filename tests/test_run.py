@@ -158,6 +158,19 @@ def test_a_folder_of_other_arguments_is_not_taken_over(run_script):
         run_script(SCRIPT, *SMALL, "--epoch", 2)
 
 
+def test_a_flag_that_is_younger_than_the_run_does_not_make_it_another_one(run_script):
+    result = run_script(SCRIPT, *SMALL, "--epoch", 1)
+    file = folder(SCRIPT, "tiny_small_seed7_epoch1") / "args.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "mapping_source"}))
+    assert run_script(SCRIPT, *SMALL, "--epoch", 1) == result
+    with pytest.raises(UserError, match="has mapping_interval 1, not 3") as caught:
+        file.write_text(file.read_text().replace("tiny_small_seed7_epoch1", ""))
+        other = folder(SCRIPT, "tiny_small_seed7_epoch1_mapping-interval3")
+        file.parent.rename(other)
+        run_script(SCRIPT, *SMALL, "--epoch", 1, "--mapping-interval", 3)
+    assert "mapping_source" not in str(caught.value)
+
+
 def test_the_folders_name_tells_what_differs(run_script):
     words = ("--epoch", 1, "--seed", 9, "--lr", 0.5, "--shots", 2, "--mapping-interval", 2, "--val-fraction", 0.5)
     run_script(SCRIPT, *SMALL, *words)

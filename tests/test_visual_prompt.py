@@ -12,8 +12,8 @@ from models.visual_prompt import (
     RandomPatchVisualPrompt,
     corner,
     frame,
-    scaled,
 )
+from tools.common.flag_types import scaled
 
 # image, canvas -> rows above and left of the image, rows below and right of it
 GEOMETRY = [

@@ -6,7 +6,7 @@
     python tools/evaluate.py --checkpoint FILE --network resnet18 --dataset flowers102
 
 OTHER is a data set with the same class names, a folder of yours, say. --corruptions takes a folder of CIFAR-10-C or
-CIFAR-100-C, whose labels count the classes in the order of cifar10 and cifar100. The last form is for a checkpoint of
+CIFAR-100-C, whose labels count the classes in alphabetical order. The last form is for a checkpoint of
 the original ILM-VP repository, which does not say what it belongs to.
 """
 
@@ -19,6 +19,7 @@ from tools.common.command import run_command  # first, for Ctrl-C during the imp
 
 # isort: split
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -50,7 +51,8 @@ def main(argv: list[str] | None = None) -> dict:
     setup = {"transform": default_transform(setup, dataset.image_size), **setup}
     test = in_order_of(checkpoint, setup, splits)
     setup.setdefault("class_names", splits.class_names)
-    corrupted = read_corruptions(args.corruptions, len(splits.class_names)) if args.corruptions else {}
+    alphabetical = sorted(setup["class_names"])
+    corrupted = read_corruptions(args.corruptions, len(alphabetical)) if args.corruptions else {}
     transform = restore_transform(setup, None)
     model = restore(checkpoint, setup, image_size=transform.side, device=args.device, precision=precision)
     loading = {"batch_size": args.batch_size, "device": args.device, "workers": args.workers}
@@ -64,12 +66,12 @@ def main(argv: list[str] | None = None) -> dict:
         accuracies = {
             name: [
                 evaluate(model, build_loader(split, transform, name, **cached), description=f"{name} {severity}")["acc"]
-                for severity, split in enumerate(severities, start=1)
+                for severity, split in enumerate((renumbered(s, alphabetical, setup) for s in severities), start=1)
             ]
             for name, severities in corrupted.items()
         }
         result |= {"corruptions": accuracies, "corruptions_acc": float(np.mean(list(accuracies.values())))}
-        print(table(result))
+        print(f"\nThe labels 0, 1, 2, ... there are taken for {', '.join(alphabetical)}.", table(result), sep="\n")
     return result
 
 
@@ -97,8 +99,13 @@ def in_order_of(checkpoint: dict, setup: dict, splits: Splits) -> Split:
             f" the data set {len(names)} ({', '.join(names[:5])}, ...).",
             "Give the data set that the checkpoint was trained on, or one with the same class names.",
         )
-    positions = np.array([own.index(name) for name in names] if own else range(number))
-    return replace(splits.test, labels=positions[splits.test.labels])
+    return renumbered(splits.test, names, {"class_names": names} | setup)
+
+
+def renumbered(split: Split, names: Sequence[str], setup: dict) -> Split:
+    """The split with labels that count the checkpoint's classes in place of `names`."""
+    positions = np.array([list(setup["class_names"]).index(name) for name in names])
+    return replace(split, labels=positions[split.labels])
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from data.catalog import find_dataset
 from data.loaders import build_loaders
 from data.transforms import Transform
 from errors import UserError
-from models.clip import TEMPLATES, text_prompts
+from models.clip import TEMPLATES, text_prompts, tokens_of
 from tools.common.args import Parser
 from tools.common.files import write_json, write_whole
 from tools.common.flag_types import positive_int, seed_number
@@ -79,8 +79,8 @@ def main(argv: list[str] | None = None) -> dict:
     prepare_device(how["device"])
     clip = open_clip.CLIP(**ARCHITECTURE)
     tokenize = open_clip.SimpleTokenizer(context_length=clip.context_length)
-    tokens = torch.stack([tokenize(text_prompts([template], splits.class_names)) for template in TEMPLATES])
-    model = TextClassifier(clip, tokens)
+    tokens = tokens_of(text_prompts(TEMPLATES, splits.class_names), tokenize)
+    model = TextClassifier(clip, tokens.view(len(TEMPLATES), len(splits.class_names), -1))
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.1)
     scheduler = cosine_schedule(optimizer, args.epoch * len(loaders.train), warmup=len(loaders.train))

@@ -23,10 +23,11 @@ from algorithms.training import cosine_schedule, fit
 from data.catalog import find_dataset
 from data.loaders import build_loaders
 from data.transforms import Transform
-from models.clip import find_clip, load_clip, text_prompts
+from models.clip import load_clip, text_prompts
+from models.clip_source import find_clip
 from models.prompted import Prompted
-from models.visual_prompt import PaddedVisualPrompt, frame, scaled
-from tools.common.args import add_evp_flags, add_template_flag, clip_parser
+from models.visual_prompt import PaddedVisualPrompt, frame
+from tools.common.args import add_evp_flags, add_template_flag, clip_parser, evp_geometry
 from tools.common.plots import prompted_figures
 from tools.common.run import Run
 
@@ -43,9 +44,7 @@ def main(argv: list[str] | None = None) -> dict:
         splits = dataset.read(**run.selection)
         template = args.template or dataset.text_template or "this is a photo of a {}"
         texts = text_prompts([template], splits.class_names)
-        width = scaled(args.prompt_size, row.input_size)
-        space = row.input_size if args.placement == "add" else row.input_size - 2 * width
-        size = scaled(args.image_size, row.input_size) if args.image_size else space
+        size, width = evp_geometry(args, row.input_size)
         train_transform = Transform(size, shorter=True, bicubic=True, random=not args.no_diversity)
         transform = Transform(size, shorter=True, bicubic=True)
         loading = run.loading(dataset.batch_size)

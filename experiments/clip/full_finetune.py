@@ -21,9 +21,10 @@ from algorithms.training import cosine_schedule, fit
 from data.catalog import find_dataset
 from data.loaders import build_loaders
 from data.transforms import Transform
-from models.clip import find_clip, load_image_encoder
-from models.visual_prompt import scaled
+from models.clip import load_image_encoder
+from models.clip_source import find_clip
 from tools.common.args import clip_parser
+from tools.common.flag_types import scaled
 from tools.common.run import Run
 
 

@@ -28,10 +28,12 @@ from algorithms.training import cosine_schedule, fit, progress
 from data.catalog import find_dataset
 from data.loaders import build_loaders
 from data.transforms import Transform
-from models.clip import TEMPLATES, find_clip, load_clip, text_prompts
+from models.clip import TEMPLATES, load_clip, text_prompts
+from models.clip_source import find_clip
 from models.prompted import Prompted
-from models.visual_prompt import AdditiveVisualPrompt, frame, scaled
+from models.visual_prompt import AdditiveVisualPrompt, frame
 from tools.common.args import add_mapping_flags, clip_parser
+from tools.common.flag_types import scaled
 from tools.common.plots import prompted_figures
 from tools.common.run import Run
 

@@ -21,7 +21,8 @@ from algorithms.training import fit, progress, step_schedule
 from data.catalog import find_dataset
 from data.loaders import build_loaders
 from data.transforms import Transform
-from models.clip import find_clip, load_image_encoder
+from models.clip import load_image_encoder
+from models.clip_source import find_clip
 from tools.common.args import clip_parser
 from tools.common.run import Run
 

@@ -22,20 +22,20 @@ from algorithms.training import cosine_schedule, fit
 from data.catalog import find_dataset
 from data.loaders import build_loaders
 from data.transforms import Transform
-from models.clip import TEMPLATES, find_clip, load_clip, text_prompts
+from models.clip import TEMPLATES, load_clip, text_prompts
+from models.clip_source import find_clip
 from models.prompted import Prompted
-from models.visual_prompt import AdditiveVisualPrompt, frame, scaled
+from models.visual_prompt import AdditiveVisualPrompt, frame
 from tools.common.args import clip_parser
+from tools.common.flag_types import scaled, whole_number_in
 from tools.common.plots import prompted_figures
 from tools.common.run import Run
 
 
 def main(argv: list[str] | None = None) -> dict:
     parser = clip_parser(__file__, __doc__, lr=40.0)
-    numbers = range(len(TEMPLATES))
-    parser.add_argument(
-        "--template-number", type=int, default=0, choices=numbers, metavar="0..80", help="the template; default 0"
-    )
+    number = whole_number_in(0, len(TEMPLATES) - 1)
+    parser.add_argument("--template-number", type=number, default=0, help="the template, 0 to 80; default 0")
     args = parser.parse_args(argv)
     dataset, row = find_dataset(args.dataset), find_clip(args.clip_model, args.pretrained, args.clip_config)
     with Run(args, parser) as run:

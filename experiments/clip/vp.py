@@ -22,11 +22,12 @@ from algorithms.training import cosine_schedule, fit
 from data.catalog import find_dataset
 from data.loaders import build_loaders
 from data.transforms import Transform
-from models.clip import find_clip, load_clip, text_prompts
+from models.clip import load_clip, text_prompts
+from models.clip_source import find_clip
 from models.prompted import Prompted
-from models.visual_prompt import AdditiveVisualPrompt, RandomPatchVisualPrompt, corner, frame, scaled
+from models.visual_prompt import AdditiveVisualPrompt, RandomPatchVisualPrompt, corner, frame
 from tools.common.args import add_template_flag, clip_parser
-from tools.common.flag_types import pixels, whole_number
+from tools.common.flag_types import scaled, whole_number, whole_number_in
 from tools.common.plots import prompted_figures
 from tools.common.run import Run
 
@@ -39,9 +40,9 @@ METHODS = {  # side of the input and size of the prompt in pixels, unit of its v
 
 def main(argv: list[str] | None = None) -> dict:
     parser = clip_parser(__file__, __doc__, lr=40.0, epoch=1000, batch_size=256)
-    parser.add_argument("--method", dest="prompt", choices=METHODS, default="padding", help="default %(default)s")
+    parser.add_argument("--method", dest="vp_method", choices=METHODS, default="padding", help="default %(default)s")
     size = "width of the frame or side of the patch, in pixels of an input of 224; default %(default)s"
-    parser.add_argument("--prompt-size", type=pixels(224), default=30, help=size)
+    parser.add_argument("--prompt-size", type=whole_number_in(1, 224), default=30, help=size)
     parser.add_argument("--warmup", type=whole_number, default=1000, help="steps of linear warm-up; default 1000")
     add_template_flag(parser, "This is a photo of a {}")
     args = parser.parse_args(argv)
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> dict:
         loaders = build_loaders(splits, train_transform=transform, eval_transform=transform, **loading)
         network = load_clip(row, texts, **run.placement)
 
-        prompt = METHODS[args.prompt](row.input_size, scaled(args.prompt_size, row.input_size), network.std)
+        prompt = METHODS[args.vp_method](row.input_size, scaled(args.prompt_size, row.input_size), network.std)
         torch.nn.init.normal_(prompt.program)
         model = Prompted(prompt, network, len(texts)).to(run.device)
         model.set_mapping(torch.arange(len(texts)))

@@ -23,7 +23,8 @@ from algorithms.training import evaluate
 from data.catalog import find_dataset
 from data.loaders import build_loader
 from data.transforms import Transform
-from models.clip import TEMPLATES, find_clip, load_clip, text_prompts
+from models.clip import TEMPLATES, load_clip, text_prompts
+from models.clip_source import find_clip
 from models.prompted import Prompted
 from tools.common.args import add_template_flag, clip_parser
 from tools.common.plots import prompted_figures
@@ -32,8 +33,9 @@ from tools.common.run import Run
 
 def main(argv: list[str] | None = None) -> dict:
     parser = clip_parser(__file__, __doc__, lr=None)
-    add_template_flag(parser, TEMPLATES[0])
-    parser.add_argument("--ensemble", action="store_true", help="average the embeddings of all 81 templates")
+    prompts = parser.add_mutually_exclusive_group()
+    add_template_flag(prompts, TEMPLATES[0])
+    prompts.add_argument("--ensemble", action="store_true", help="average the embeddings of all 81 templates")
     args = parser.parse_args(argv)
     dataset, row = find_dataset(args.dataset), find_clip(args.clip_model, args.pretrained, args.clip_config)
     with Run(args, parser) as run:
@@ -56,10 +58,11 @@ def main(argv: list[str] | None = None) -> dict:
         run.figures = {"mapping": figures["mapping"]}
         checkpoint = {"visual_prompt_dict": model.prompt, "mapping_sequence": model.mapping}
         run.track(splits, transform, row.settings(templates, ensemble=args.ensemble), **checkpoint)
-        begin = time.perf_counter()
-        result = evaluate(model, loader, observe=counter, description="test")
-        seconds = {"seconds": time.perf_counter() - begin}
-        run.end_epoch(0, {f"test_{name}": value for name, value in result.items()} | seconds)
+        if not run.log.records:  # else stopped just before its end
+            begin = time.perf_counter()
+            result = evaluate(model, loader, observe=counter, description="test")
+            seconds = {"seconds": time.perf_counter() - begin}
+            run.end_epoch(0, {f"test_{name}": value for name, value in result.items()} | seconds)
         return run.finish()
 
 

@@ -20,12 +20,12 @@ from algorithms.label_mapping import PredictionCounter, count_predictions, major
 from algorithms.normalized_gradient import NormalizedGradient
 from algorithms.training import cosine_schedule, fit, progress
 from data.catalog import find_dataset
-from data.loaders import build_loaders
+from data.loaders import build_loader, build_loaders
 from data.transforms import Transform
 from models.networks import find_network, load_network
 from models.prompted import Prompted
-from models.visual_prompt import PaddedVisualPrompt, frame, scaled
-from tools.common.args import add_evp_flags, experiment_parser
+from models.visual_prompt import PaddedVisualPrompt, frame
+from tools.common.args import add_evp_flags, evp_geometry, experiment_parser
 from tools.common.plots import prompted_figures
 from tools.common.run import Run
 
@@ -40,13 +40,12 @@ def main(argv: list[str] | None = None) -> dict:
             return run.report()
         splits = dataset.read(**run.selection)
         num_source, num_target = len(row.class_names), len(splits.class_names)
-        width = scaled(args.prompt_size, row.input_size)
-        space = row.input_size if args.placement == "add" else row.input_size - 2 * width
-        size = scaled(args.image_size, row.input_size) if args.image_size else space
+        size, width = evp_geometry(args, row.input_size)
         train_transform = Transform(size, shorter=True, bicubic=True, random=not args.no_diversity)
         transform = Transform(size, shorter=True, bicubic=True)
         loading = run.loading(dataset.batch_size)
         loaders = build_loaders(splits, train_transform=train_transform, eval_transform=transform, **loading)
+        mapped = build_loader(splits.train, transform, f"{splits.name} train", **loading)  # not cropped at random
         network = load_network(args.network, **run.placement)
 
         prompt = PaddedVisualPrompt(size, frame(row.input_size, width))
@@ -55,7 +54,7 @@ def main(argv: list[str] | None = None) -> dict:
         def remap(epoch: int) -> dict:
             if epoch > 0:
                 return {}
-            batches = progress(loaders.train, "mapping")
+            batches = progress(mapped, "mapping")
             counts = count_predictions(model.source_logits, batches, num_source, num_target)
             mapping = majority_label_mapping(counts)
             return {"remapped": model.set_mapping(mapping), "source_classes": len(mapping.unique())}

@@ -1,6 +1,7 @@
 """The flags that experiments and commands share, each with its unit or range."""
 
 import argparse
+import hashlib
 import os
 import re
 import shlex
@@ -8,21 +9,23 @@ import sys
 from pathlib import Path
 
 import torch
+from torchvision.datasets.utils import calculate_md5
 
 import cfg
 from errors import UserError
 from tools.common.flag_types import (
     device,
     fraction,
-    pixels,
     positive_float,
     positive_int,
     precision,
+    scaled,
     seed_number,
     share,
     tag_or_file,
     text_template,
     whole_number,
+    whole_number_in,
 )
 
 
@@ -125,19 +128,22 @@ def clip_parser(file: str, doc: str, **defaults) -> Parser:
 
 def add_clip_flags(parser: argparse.ArgumentParser, model: str | None, pretrained: str | None) -> None:
     """--clip-model, --pretrained, --clip-config: which CLIP."""
-    parser.add_argument("--clip-model", default=model, help="a model of open_clip; default %(default)s")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--clip-model", default=model, help="a model of open_clip; default %(default)s")
     parser.add_argument(
         "--pretrained", type=tag_or_file, default=pretrained, help="its weights: a tag or a file; default %(default)s"
     )
     own = "a JSON file with the model's architecture, instead of --clip-model; --pretrained is then a file"
-    parser.add_argument("--clip-config", type=tag_or_file, help=own)
+    which.add_argument("--clip-config", type=tag_or_file, help=own)
 
 
 def clip_name(model: str, pretrained: str, config: str | None) -> str:
-    """What folders and receipts call a CLIP."""
+    """What folders and receipts call a CLIP; a file's name is followed by the start of its md5, for what is in it."""
     architecture = Path(config).stem if config else model
-    weights = Path(pretrained).stem if Path(pretrained).is_file() else pretrained
-    return architecture if weights == architecture else f"{architecture}-{weights}"
+    if not os.path.isfile(pretrained):
+        return f"{architecture}-{pretrained}"
+    weights = Path(pretrained).stem.removeprefix(architecture).strip("-")
+    return "-".join(filter(None, (architecture, weights, calculate_md5(pretrained)[:6])))
 
 
 def add_template_flag(parser: argparse.ArgumentParser, usual: str) -> None:
@@ -160,20 +166,40 @@ def add_evp_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--placement", choices=("pad", "add"), default="pad", help="frame around the shrunken image, or on top of it"
     )
-    parser.add_argument(
-        "--gradient-norm", choices=("l2", "l1", "linf", "none"), default="l2", help="what g is divided by"
-    )
+    norm = "what the gradient is divided by; default l2, whose learning rate the default is"
+    parser.add_argument("--gradient-norm", choices=("l2", "l1", "linf", "none"), default="l2", help=norm)
     parser.add_argument("--no-diversity", action="store_true", help="no random crop and flip in training")
     parser.add_argument(
         "--prompt-size",
-        type=pixels(111),
+        type=whole_number_in(1, 111),
         default=30,
         help="width of the frame, in pixels of an input of 224; default 30",
     )
     size = (
         "side of the image, in pixels of an input of 224; default: what the frame leaves, or with --placement add all"
     )
-    parser.add_argument("--image-size", type=pixels(224), help=size)
+    parser.add_argument("--image-size", type=whole_number_in(1, 224), help=size)
+
+
+def evp_geometry(args: argparse.Namespace, canvas_size: int) -> tuple[int, int]:
+    """Side of EVP's image and width of its frame, in pixels of a network's input of `canvas_size`.
+
+    Raises:
+        UserError: the frame leaves no image.
+    """
+    width = scaled(args.prompt_size, canvas_size)
+    if args.image_size:
+        margin, odd = divmod(224 - args.image_size, 2)
+        size = canvas_size - 2 * round(margin * canvas_size / 224) - odd
+    else:
+        size = canvas_size if args.placement == "add" else canvas_size - 2 * width
+    if size < 1:
+        raise UserError(
+            f"--prompt-size {args.prompt_size} --image-size {args.image_size}: they are for an input of 224 pixels.",
+            f"In this model's {canvas_size} they leave no pixel for the image.",
+            "Choose a smaller --prompt-size or a larger --image-size.",
+        )
+    return size, width
 
 
 def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: int, batch_size: int | None) -> None:
@@ -182,27 +208,30 @@ def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: in
         "--seed", type=seed_number, default=seed, help="of everything that is drawn at random; default %(default)s"
     )
     if lr is None:
-        parser.set_defaults(epoch=0)
+        parser.set_defaults(epoch=0, shots=None, train_fraction=None, val_fraction=None)
     else:
-        parser.add_argument("--epoch", type=positive_int, default=epoch, help="epochs to train; default %(default)s")
-        parser.add_argument(
-            "--lr", type=positive_float, default=lr, help="learning rate at the start; default %(default)s"
-        )
+        _add_training_flags(parser, lr, epoch)
     own = batch_size or "the original's for the data set"
     parser.add_argument("--batch-size", type=positive_int, default=batch_size, help=f"images; default: {own}")
-    fewer = parser.add_mutually_exclusive_group()
-    fewer.add_argument("--shots", type=positive_int, help="train on this many images a class")
-    fewer.add_argument("--train-fraction", type=fraction, help="train on this share of each class, in (0,1]")
-    parser.add_argument(
-        "--val-fraction", type=fraction, help="share of train cut off for validation where there is no such split"
-    )
     parser.add_argument("--plain", action="store_true", help="no folding, no cache of pixels: the slow reference")
     parser.add_argument("--fresh", action="store_true", help="start over, even if this run has a checkpoint")
     add_machine_flags(parser)
     parser.set_defaults(method=f"{parser.file.parent.name}/{parser.file.stem}")
 
 
+def _add_training_flags(parser: Parser, lr: float, epoch: int) -> None:
+    parser.add_argument("--epoch", type=positive_int, default=epoch, help="epochs to train; default %(default)s")
+    parser.add_argument("--lr", type=positive_float, default=lr, help="learning rate at the start; default %(default)s")
+    fewer = parser.add_mutually_exclusive_group()
+    fewer.add_argument("--shots", type=positive_int, help="train on this many images a class")
+    fewer.add_argument("--train-fraction", type=fraction, help="train on this share of each class, in (0,1]")
+    parser.add_argument(
+        "--val-fraction", type=fraction, help="share of train cut off for validation where there is no such split"
+    )
+
+
 # What says where and how a run is carried out, not which run it is.
+_CLEAN = re.compile(r"[^\w.+=-]+")
 MACHINE = ("device", "workers", "gpu_cache_fraction", "fresh", "command", "method")
 
 
@@ -212,5 +241,11 @@ def run_name(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
     parts = [args.network, args.dataset, f"seed{args.seed}", f"epoch{args.epoch}"]
     for name, value in vars(args).items():
         if name not in (*MACHINE, *named) and value != parser.get_default(name):
-            parts.append(name.replace("_", "-") + ("" if value is True else str(value)))
-    return re.sub(r"[^\w.+=-]+", "-", "_".join(parts))
+            parts.append(name.replace("_", "-") + ("" if value is True else _as_name(str(value))))
+    return _CLEAN.sub("-", "_".join(parts))
+
+
+def _as_name(value: str) -> str:
+    """A flag's value as a part of a folder's name; where it had to be changed or cut, with some of its md5."""
+    clean = _CLEAN.sub("-", value)[:40]
+    return clean if clean == value else f"{clean}-{hashlib.md5(value.encode()).hexdigest()[:6]}"

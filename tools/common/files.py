@@ -119,6 +119,9 @@ def load_checkpoint(path: Path, hint: str) -> dict:
     return content
 
 
+_NAMES = {"network", "dataset", "class_names", "transform"}
+
+
 def open_checkpoint(args: argparse.Namespace) -> tuple[dict, dict]:
     """Reads --checkpoint; says what it belongs to.
 
@@ -134,30 +137,39 @@ def open_checkpoint(args: argparse.Namespace) -> tuple[dict, dict]:
     """
     checkpoint = load_checkpoint(args.checkpoint, "Give the path of a best.pth or ckpt.pth.")
     setup = checkpoint.get("setup", {})
-    if not isinstance(setup, dict):
-        raise UserError("The checkpoint's `setup` says what it belongs to.", f"It is {setup!r}.", "Give another file.")
+    if not isinstance(setup, dict) or (
+        setup and not (setup.keys() >= _NAMES and isinstance(setup.get("clip", {}), dict))
+    ):
+        asked = "The checkpoint's `setup` says what it belongs to: network, dataset, class_names and transform."
+        raise UserError(asked, f"It is {str(setup)[:200]}.", "Give another file.")
     clip = {"model": args.clip_model, "pretrained": args.pretrained, "config": args.clip_config}
     clip = {name: value for name, value in clip.items() if value}
-    if not setup and not (args.dataset and (args.network or "pretrained" in clip)):
+    if setup:
+        _require_same_network(setup, args.network, clip)
+    elif not args.dataset or bool(args.network) == bool(clip) or len(clip) == 1:
         raise UserError(
             "This checkpoint does not say what it belongs to, as those of the original repository do not.",
-            f"Given: --network {args.network}, --dataset {args.dataset}.",
-            "Add both, for example: --network resnet18 --dataset flowers102 (for CLIP, instead of --network:"
-            " --clip-model ViT-B-32-quickgelu --pretrained openai)",
-        )
-    if clip and setup and "clip" not in setup:
-        raise UserError(
-            "--clip-model, --pretrained, --clip-config: a checkpoint of CLIP is needed.",
-            f"This one was trained with --network {setup.get('network')}.",
-            "Leave these flags out.",
-        )
-    if args.network and setup.get("network", args.network) != args.network:
-        raise UserError(
-            f"--network {args.network}: the checkpoint's own network is needed.",
-            f"It was trained with --network {setup['network']}.",
-            "Leave --network out.",
+            f"Given: --network {args.network}, --dataset {args.dataset}"
+            f"{', and of CLIP ' + ', '.join(clip) if clip else ''}.",
+            "Type for example: --network resnet18 --dataset flowers102, or for CLIP: --clip-model ViT-B-32-quickgelu"
+            " --pretrained openai --dataset flowers102",
         )
     given = {name: value for name, value in {"network": args.network, "dataset": args.dataset}.items() if value}
     if clip:
         given |= {"clip": setup.get("clip", {}) | clip, "network": setup.get("network", "CLIP")}
     return checkpoint, setup | given
+
+
+def _require_same_network(setup: dict, network: str | None, clip: dict[str, str]) -> None:
+    """Refuses flags that name another network than the checkpoint's; CLIP's files may have moved."""
+    own = setup.get("clip", {})
+    moved = {name: os.path.isfile(value) and own.get(name) != value for name, value in clip.items()}
+    others = {name: value for name, value in clip.items() if not moved[name] and own.get(name) != value}
+    if own and not others and not network:
+        return
+    if clip or (network and network != setup["network"]):
+        raise UserError(
+            f"{', '.join(clip.values()) or f'--network {network}'}: the checkpoint's own network is needed.",
+            f"It was trained with {'CLIP ' if own else '--network '}{setup['network']}.",
+            "Leave out --network, --clip-model, --pretrained and --clip-config; for CLIP give files that have moved.",
+        )

@@ -1,6 +1,7 @@
 """What a flag's value has to be: each function takes the words that were typed, and says what is wrong with them."""
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,15 +24,20 @@ def share(text: str) -> float:
     return 0.0 if text.strip("0") in ("", ".") else fraction(text)
 
 
-def pixels(most: int) -> Callable[[str], int]:
-    """The type of a length of 1 to `most` pixels."""
+def whole_number_in(least: int, most: int) -> Callable[[str], int]:
+    """The type of a whole number from `least` to `most`."""
 
     def convert(text: str) -> int:
-        if positive_int(text) > most:
-            raise argparse.ArgumentTypeError(f"a length of 1 to {most} pixels is needed, not {text!r}")
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"a whole number from {least} to {most} is needed, not {text!r}")
         return int(text)
 
     return convert
+
+
+def scaled(pixels: int, canvas_size: int) -> int:
+    """A length that papers and flags give for an input of 224 pixels, for an input of `canvas_size`; at least 1."""
+    return max(1, round(pixels * canvas_size / 224))
 
 
 def seed_number(text: str) -> int:
@@ -77,7 +83,7 @@ def precision(text: str) -> str:
 
 def tag_or_file(text: str) -> str:
     """A file's path made absolute, the same wherever the command is typed; other words stay as they are."""
-    return str(Path(text).resolve()) if Path(text).is_file() else text
+    return str(Path(text).resolve()) if os.path.isfile(text) else text
 
 
 def text_template(text: str) -> str:

@@ -36,8 +36,10 @@ def mapping_figure(
     figure = Figure(figsize=(3.9 + 0.62 * shown, 2.2 + 0.5 * shown), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")
-    axes.set_xticks(range(shown), [short(name) for name in target_names[:shown]], rotation=40, ha="right")
-    axes.set_yticks(range(shown + 1), labels)
+    axes.set_xticks(
+        range(shown), [short(name) for name in target_names[:shown]], rotation=40, ha="right", parse_math=False
+    )
+    axes.set_yticks(range(shown + 1), labels, parse_math=False)
     axes.set_xlabel("target class of the test images")
     axes.set_ylabel("predicted source class")
     for i, j in ((i, j) for i in range(shown + 1) for j in range(shown) if shares[i, j] >= 0.005):

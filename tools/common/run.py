@@ -39,7 +39,7 @@ class Run:
     """
 
     def __init__(self, args: argparse.Namespace, parser: Parser):
-        self.args = args
+        self.args, self._defaults = args, parser.get_default
         self.path = cfg.results_path / args.method / run_name(args, parser)
         self.device, self.precision = args.device, resolve_precision(args.precision, args.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
@@ -81,7 +81,8 @@ class Run:
         earlier, own = read_json(self.path / "args.json"), self._arguments()
         if self.result:
             del own["precision"]  # to be told again, it may be read on another machine
-        differing = [f"{name} {earlier.get(name)}, not {own[name]}" for name in own if own[name] != earlier.get(name)]
+        then = {name: earlier.get(name, self._defaults(name)) for name in own}  # a flag may be younger than the run
+        differing = [f"{name} {then[name]}, not {own[name]}" for name in own if own[name] != then[name]]
         if earlier and differing:
             raise UserError(
                 f"{self.path} belongs to this run.",

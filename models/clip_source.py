@@ -1,0 +1,186 @@
+"""Which CLIP: its names checked, what it expects of images, and its weights, from wherever they can be had."""
+
+import json
+import os
+import urllib.request
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from urllib.error import HTTPError
+
+import huggingface_hub
+import open_clip
+from torch import Tensor, nn
+from torchvision.datasets.utils import calculate_md5
+
+from errors import UserError, unknown_name
+from models.networks import checkpoint_folder
+
+_HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class ClipRow:
+    """One CLIP, not loaded yet: what it is made of, and the images that it expects.
+
+    Args:
+        model: open_clip's name of the architecture.
+        pretrained: open_clip's tag of the weights, or a file.
+        config: a JSON file with the architecture, for one that open_clip does not know.
+        input_size: side of its input in pixels.
+        mean, std: of its normalisation.
+        preprocessing: the rest of its own preprocessing, as `data.transforms.Transform` takes it.
+        md5: of the weights, where they are a file; None for a tag.
+        class_names: none; its text prompts are given when it is loaded.
+    """
+
+    model: str
+    pretrained: str
+    config: str | None
+    input_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    preprocessing: dict[str, bool]
+    md5: str | None
+    class_names: tuple[str, ...] = ()
+
+    def settings(self, templates: Sequence[str] = (), *, ensemble: bool = False) -> dict:
+        """What a checkpoint has to say so that the same classifier can be built again, in plain values."""
+        names = {"model": self.model, "pretrained": self.pretrained, "config": self.config, "md5": self.md5}
+        return {"clip": names | {"templates": list(templates), "ensemble": ensemble}}
+
+
+def find_clip(model: str, pretrained: str, config: str | None = None) -> ClipRow:
+    """Checks the names and says what the model expects; loads no weights.
+
+    Args:
+        model: --clip-model; of no concern where there is a `config`.
+        pretrained: --pretrained, a tag of open_clip's or a file.
+        config: --clip-config, a JSON file that holds `embed_dim`, `vision_cfg` and `text_cfg` as open_clip's do.
+
+    Raises:
+        UserError: unknown names, no such file, or weights that were trained with another activation than the model's.
+    """
+    if config is not None:
+        model = _own_architecture(config)
+    elif model not in open_clip.list_models():
+        raise unknown_name("--clip-model", model, open_clip.list_models(), "(or --clip-config FILE.json)")
+    architecture = open_clip.get_model_config(model)
+    tags = [] if config else open_clip.list_pretrained_tags_by_model(model)
+    md5 = None
+    if pretrained in tags:
+        preprocessing = open_clip.get_pretrained_cfg(model, pretrained)
+        _require_same_activation(model, pretrained, architecture, preprocessing)
+    elif os.path.isfile(pretrained):  # prepared like the weights that are published for this architecture, if any are
+        preprocessing = open_clip.get_pretrained_cfg(model, tags[0]) if tags else {}
+        md5 = calculate_md5(pretrained)
+    else:
+        raise _no_weights(model, pretrained, tags)
+    size = architecture["vision_cfg"].get("image_size", 224)
+    if type(size) is not int or size < 1:
+        asked = f"--clip-model {model}: square images, of a whole number of pixels, are needed."
+        raise UserError(asked, f"Its input is {size!r}.", "Choose another model.")
+    shorter = preprocessing.get("resize_mode", "shortest") == "shortest"
+    return ClipRow(
+        model,
+        pretrained,
+        config,
+        size,
+        tuple(preprocessing.get("mean", open_clip.OPENAI_DATASET_MEAN)),
+        tuple(preprocessing.get("std", open_clip.OPENAI_DATASET_STD)),
+        {"shorter": shorter, "bicubic": preprocessing.get("interpolation", "bicubic") == "bicubic"},
+        md5,
+    )
+
+
+def _own_architecture(config: str) -> str:
+    """Makes an architecture known to open_clip, under its file's name; returns that name."""
+    try:
+        content = json.loads(Path(config).read_text(encoding="utf-8"))
+        kinds = {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}
+        wrong = [key for key, kind in kinds.items() if not isinstance(dict(content).get(key), kind)]
+        if wrong or Path(config).suffix != ".json":
+            raise ValueError(f"no {', '.join(wrong)} in it" if wrong else "its name should end with .json")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"--clip-config {config}: a JSON file with embed_dim, vision_cfg and text_cfg is needed.",
+            f"It is not one: {error}.",
+            "See the files in open_clip/model_configs of the installed package for examples.",
+        ) from None
+    open_clip.add_model_config(config)
+    return Path(config).stem
+
+
+def _require_same_activation(model: str, tag: str, architecture: dict, weights: dict) -> None:
+    """Where an architecture exists in both kinds; of one that does not, its configuration is right."""
+    trained, other = ("QuickGELU", "GELU") if weights.get("quick_gelu") else ("GELU", "QuickGELU")
+    right = f"{model}-quickgelu" if trained == "QuickGELU" else model.removesuffix("-quickgelu")
+    computes_trained = bool(architecture.get("quick_gelu")) == bool(weights.get("quick_gelu"))
+    if not computes_trained and right != model and right in open_clip.list_models():
+        raise UserError(
+            f"--clip-model {model} --pretrained {tag}: the activation has to be the one that the weights know.",
+            f"These weights were trained with {trained}, this model computes {other}: its results would be wrong.",
+            f"Type --clip-model {right} --pretrained {tag}",
+        )
+
+
+def _no_weights(model: str, pretrained: str, tags: Sequence[str]) -> UserError:
+    nearest = get_close_matches(pretrained, tags, n=1, cutoff=0.5)
+    return UserError(
+        f"--pretrained {pretrained}: a file, or a tag of the weights for {model}, is needed.",
+        f"It is no file. Known tags: {', '.join(tags) or 'none for this model'}.",
+        f"Did you mean --pretrained {nearest[0]}?" if nearest else "Check the path, or choose a known tag.",
+    )
+
+
+def build_clip(row: ClipRow) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
+    """open_clip's model with its weights, on the CPU in float32, and its tokenizer, which has proved that it works."""
+    file = _weights(row)
+    try:
+        model = open_clip.create_model(row.model, pretrained=str(file), weights_only=True)
+        if hasattr(model.visual, "output_tokens"):
+            model.visual.output_tokens = False  # CoCa's encoder would give every patch's embedding beside the image's
+    except Exception as error:  # a foreign or damaged file raises nearly anything
+        raise UserError(
+            f"{file}: weights for {row.model} are needed: tensors, no TorchScript archive.",
+            f"They cannot be read: {' '.join(str(error).split())[:300] or type(error).__name__}",
+            "Give another --pretrained, or the --clip-model (or --clip-config) of this file.",
+        ) from None
+    try:
+        tokenize = open_clip.get_tokenizer(row.model)
+        tokenize(["a text"])
+    except Exception as error:  # some models take a tokenizer of the package transformers, or download one
+        raise UserError(
+            f"--clip-model {row.model}: it has a tokenizer of its own.",
+            f"That cannot be had: {' '.join(str(error).split())[:300]}",
+            "Type: pip install transformers sentencepiece (and try again with a network connection).",
+        ) from None
+    return model.eval(), tokenize
+
+
+def _weights(row: ClipRow) -> Path:
+    """The file of the weights: the user's own, one put by hand, the hub's cache, or a download."""
+    if row.md5:
+        return Path(row.pretrained)
+    published = open_clip.get_pretrained_cfg(row.model, row.pretrained)
+    repository, _, name = published.get("hf_hub", "").rpartition("/")
+    names = [name] if name else _HUB_FILES
+    url = huggingface_hub.hf_hub_url(repository, names[0]) if repository else published["url"]
+    by_hand = checkpoint_folder() / f"{row.model}-{row.pretrained}{Path(url).suffix}"
+    if by_hand.is_file():
+        return by_hand
+    for cached in (huggingface_hub.try_to_load_from_cache(repository, name) for name in names if repository):
+        if isinstance(cached, str):
+            return Path(cached)
+    try:  # one request first: the hub's own client would retry a missing connection for a minute and a half
+        with suppress(HTTPError):  # an answer all the same; the file may have another name there
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
+        return Path(open_clip.download_pretrained(published))
+    except Exception as error:  # the hub's client has its own kinds beside OSError
+        raise UserError(
+            f"--clip-model {row.model} --pretrained {row.pretrained}: its weights could not be downloaded ({error}).",
+            f"Looked for {by_hand}.",
+            f"Download {url} elsewhere and put it there, under that name.",
+        ) from None

@@ -1,0 +1,228 @@
+"""What the papers set: optimizer, schedule, prompt, transforms and text prompts of each script, as `fit` gets them."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from conftest import load_script
+from test_experiments import METHODS
+
+from data import catalog
+from data.loaders import Loader
+from data.transforms import Transform
+from models.clip import TEMPLATES
+
+pytestmark = pytest.mark.usefixtures("small")
+
+EPOCHS = 4  # of 3 steps each: 24 images in batches of 8
+COSINE_EPOCH = [1.0, 0.853553, 0.5, 0.146447]
+COSINE_STEP = [0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / 12)).item()) for step in range(12)]
+WARM = [(step + 1) / 5 for step in range(5)] + [
+    0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / 7)).item()) for step in range(7)
+]
+
+
+CLIPS_OWN = Transform(32, shorter=True, bicubic=True)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """`lr` at the start, and its shares at each step of the schedule; `train` and `evaluation` are the transforms."""
+
+    optimizer: str
+    lr: float
+    shares: list[float]
+    each_step: bool = False
+    extra: dict = field(default_factory=dict)
+    train: Transform = CLIPS_OWN
+    evaluation: Transform = CLIPS_OWN
+    prompt: str = ""
+    mask: int = 0  # pixels of one channel that may change
+    texts: int = 0
+
+
+STEPS = [1.0, 1.0, 0.01, 0.01]  # half of 4 epochs and 72 % of them are 2 whole epochs both
+ILM = Expected("Adam", 0.01, STEPS, train=Transform(32), evaluation=Transform(32), prompt="ExpansiveVisualPrompt")
+FRAME = 32**2 - 24**2  # 30 of 224 are 4 of 32
+EVP = Expected(
+    "NormalizedGradient",
+    70.0,
+    COSINE_EPOCH,
+    train=Transform(24, shorter=True, bicubic=True, random=True),
+    evaluation=Transform(24, shorter=True, bicubic=True),
+    prompt="PaddedVisualPrompt",
+    mask=FRAME,
+    texts=4,
+)
+TP_VP = {"each_step": True, "extra": {"momentum": 0.9}, "mask": FRAME, "prompt": "AdditiveVisualPrompt"}
+CNN_EVP = {
+    "train": Transform(46, shorter=True, bicubic=True, random=True),
+    "evaluation": Transform(46, shorter=True, bicubic=True),
+    "mask": 64**2 - 46**2,
+    "texts": 0,
+}
+FINE = {"train": Transform(73, 64, random=True), "evaluation": Transform(73, 64)}
+CLIP_FINE = {"train": Transform(37, 32, random=True, shorter=True, bicubic=True), "each_step": True}
+TABLE = {
+    "experiments/cnn/rlm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
+    "experiments/cnn/flm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
+    "experiments/cnn/ilm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
+    "experiments/cnn/evp": ((), Expected(**vars(EVP) | CNN_EVP)),
+    "experiments/cnn/linear_probing": (
+        (),
+        Expected("Adam", 0.1, STEPS, train=Transform(64), evaluation=Transform(64)),
+    ),
+    "experiments/cnn/full_finetune": (
+        (),
+        Expected("Adam", 1e-4, COSINE_EPOCH, extra={"weight_decay": 5e-4}, **FINE),
+    ),
+    "experiments/clip/ilm_tp_vp": ((), Expected("SGD", 40.0, COSINE_STEP, texts=81 * 4, **TP_VP)),
+    "experiments/clip/single_tp_vp": ((), Expected("SGD", 40.0, COSINE_STEP, texts=4, **TP_VP)),
+    "experiments/clip/vp": (("--warmup", "5"), Expected("SGD", 40.0, WARM, texts=4, **TP_VP)),
+    "experiments/clip/evp": ((), EVP),
+    "experiments/clip/linear_probing": ((), Expected("Adam", 0.1, STEPS)),
+    "experiments/clip/full_finetune": (
+        (),
+        Expected("AdamW", 1e-5, COSINE_STEP, extra={"weight_decay": 0.1}, **CLIP_FINE),
+    ),
+}
+
+
+class Stop(Exception):
+    pass
+
+
+def arguments_of_fit(script, flags, words, monkeypatch) -> dict:
+    """What a script hands to `fit`, and the transforms that it asked loaders for."""
+    module, seen = load_script(script), {}
+
+    def fit(model, loaders, optimizer, scheduler, **rest):
+        seen.update(model=model, loaders=loaders, optimizer=optimizer, scheduler=scheduler, **rest)
+        raise Stop
+
+    build = module.build_loaders
+
+    def build_loaders(splits, **how):
+        seen.update(how)
+        return build(splits, **how)
+
+    monkeypatch.setattr(module, "fit", fit)
+    monkeypatch.setattr(module, "build_loaders", build_loaders)
+    network = [word for word in words(script) if word not in ("--seed", "7", "--lr", "2", "--warmup")]
+    with pytest.raises(Stop):
+        module.main([*network, "--epoch", str(EPOCHS), "--batch-size", "8", *flags])
+    return seen
+
+
+def test_every_script_is_in_the_table():
+    assert TABLE.keys() == METHODS.keys()
+
+
+@pytest.mark.parametrize("script", TABLE)
+def test_what_the_papers_set(script, words, monkeypatch):
+    flags, expected = TABLE[script]
+    seen = arguments_of_fit(script, flags, words, monkeypatch)
+    optimizer, scheduler, model = seen["optimizer"], seen["scheduler"], seen["model"]
+    assert type(optimizer).__name__ == expected.optimizer
+    assert expected.extra.items() <= optimizer.param_groups[0].items()
+    assert seen.get("schedule_steps", False) == expected.each_step
+    rates = []
+    for _ in range(12 if expected.each_step else EPOCHS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([expected.lr * share for share in expected.shares], rel=1e-4, abs=1e-9)
+    assert (seen["train_transform"], seen["eval_transform"]) == (expected.train, expected.evaluation)
+    assert isinstance(seen["loaders"].train, Loader)
+    assert seen["loaders"].train.shuffle
+    if expected.prompt:
+        prompt = model.prompt
+        assert type(prompt).__name__ == expected.prompt
+        assert prompt.mask[0].sum() == expected.mask
+        learns = [p for group in optimizer.param_groups for p in group["params"]]
+        assert len(learns) == 1
+        assert learns[0] is prompt.program
+        if script.endswith("/vp"):
+            program = prompt.program.detach()
+            assert abs(program.mean()) < 0.1
+            assert program.std().item() == pytest.approx(1, abs=0.1)
+            assert program.abs().max() > 2.5  # a uniform distribution of this deviation ends before
+        else:
+            assert torch.all(prompt.program == 0)
+        if "tp_vp" in script or script.endswith("/vp"):
+            assert torch.equal(prompt.unit, model.network.std)  # it lives in the normalised space
+    if expected.texts:
+        assert len(model.network.class_names) == expected.texts
+
+
+DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
+    **dict.fromkeys(METHODS, (200, 7, None)),
+    "experiments/cnn/evp": (1000, 42, 256),
+    "experiments/clip/evp": (1000, 42, 256),
+    "experiments/clip/vp": (1000, 7, 256),
+}
+
+
+@pytest.mark.parametrize("script", METHODS)
+def test_defaults(script, words, monkeypatch):
+    module = load_script(script)
+    found = {}
+
+    class Caught:
+        def __init__(self, args, parser):
+            found.update(vars(args))
+            raise Stop
+
+    monkeypatch.setattr(module, "Run", Caught)
+    network = words(script)[: 4 if "/clip/" in script else 2]
+    with pytest.raises(Stop):
+        module.main([*network, "--dataset", "small"])
+    assert (found["epoch"], found["seed"], found["batch_size"]) == DEFAULTS[script]
+    assert found["precision"] == "auto"
+    if script.endswith("/vp"):
+        assert (found["warmup"], found["prompt_size"], found["vp_method"]) == (1000, 30, "padding")
+
+
+EVP_FLAGS = {
+    "placement": (("--placement", "add"), {"size": 32, "mask": FRAME}),
+    "no diversity": (("--no-diversity",), {"size": 24, "mask": FRAME, "random": False}),
+    "prompt size": (("--prompt-size", "14"), {"size": 28, "mask": 32**2 - 28**2}),
+    "image size": (("--image-size", "112"), {"size": 16, "mask": FRAME}),
+    "the paper's sizes": (("--image-size", "164", "--prompt-size", "30"), {"size": 24, "mask": FRAME}),
+    "an odd margin": (("--image-size", "163"), {"size": 23, "mask": FRAME}),
+    "l1": (("--gradient-norm", "l1"), {"size": 24, "mask": FRAME, "norm": 6.0}),
+    "linf": (("--gradient-norm", "linf"), {"size": 24, "mask": FRAME, "norm": 3.0}),
+    "none": (("--gradient-norm", "none"), {"size": 24, "mask": FRAME, "norm": 1.0}),
+    "l2": ((), {"size": 24, "mask": FRAME, "norm": 14**0.5}),
+}
+
+
+@pytest.mark.parametrize(("flags", "expected"), EVP_FLAGS.values(), ids=EVP_FLAGS.keys())
+def test_evps_flags(flags, expected, words, monkeypatch):
+    seen = arguments_of_fit("experiments/clip/evp", flags, words, monkeypatch)
+    size = expected["size"]
+    assert seen["eval_transform"] == Transform(size, shorter=True, bicubic=True)
+    assert seen["train_transform"] == Transform(size, shorter=True, bicubic=True, random=expected.get("random", True))
+    assert seen["model"].prompt.mask[0].sum() == expected["mask"]
+    assert float(seen["optimizer"].norm(torch.tensor([1.0, -2.0, 3.0]))) == pytest.approx(expected.get("norm", 14**0.5))
+
+
+@pytest.mark.parametrize("script", ["experiments/clip/vp", "experiments/clip/evp"])
+def test_the_text_prompt(script, words, monkeypatch):
+    usual = {"vp": "This is a photo of a bee", "evp": "this is a photo of a bee"}[script.rpartition("/")[2]]
+    seen = arguments_of_fit(script, (), words, monkeypatch)
+    assert seen["model"].network.class_names[1] == usual
+    seen = arguments_of_fit(script, ("--template", "the {}, here"), words, monkeypatch)
+    assert seen["model"].network.class_names[1] == "the bee, here"
+    small = next(row for row in catalog.DATASETS if row.name == "small")
+    clevr = next(row for row in catalog.DATASETS if row.name == "clevr")
+    own = catalog.replace(small, text_template=clevr.text_template)
+    monkeypatch.setattr(catalog, "DATASETS", (own,))
+    seen = arguments_of_fit(script, (), words, monkeypatch)
+    assert seen["model"].network.class_names[1] == "This is a photo of bee objects"
+
+
+def test_ilm_tp_vps_source_labels_are_template_major(words, monkeypatch):
+    names = arguments_of_fit("experiments/clip/ilm_tp_vp", (), words, monkeypatch)["model"].network.class_names
+    assert names[:4] == tuple(f"This is a photo of a {name}." for name in ("ant", "bee", "cow", "doe"))
+    assert names[4] == TEMPLATES[1].replace("{}", "ant")
