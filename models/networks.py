@@ -66,7 +66,12 @@ class Network(nn.Module):
         row: its row of the table.
         frozen: no parameter learns, and the network stays in eval mode whatever `train()` says.
         precision: "float32", or the autocast type "bfloat16" or "float16"; weights are float32 always.
+
+    Attributes:
+        shares_border: whether it may be given canvases as `share_border` makes them.
     """
+
+    shares_border = False
 
     def __init__(self, body: nn.Module, row: NetworkRow, *, frozen: bool, precision: str = "float32"):
         super().__init__()
@@ -99,7 +104,8 @@ def load_network(
     Args:
         num_classes: None keeps the classifier (S source logits); T > 0 replaces it by a new linear layer of T outputs;
             0 removes it, the output is the (B,D) features it would see.
-        plain: leave batch normalisation unfolded and the memory format as it is: slower, the same function.
+        plain: leave batch normalisation unfolded and the memory format as it is, share no border: slower, the same
+            function.
 
     Raises:
         UserError: unknown name, or weights that cannot be had.
@@ -117,6 +123,7 @@ def placed(network: Network, device: torch.device | str, plain: bool) -> Network
         if network.frozen:
             fold_batch_norm(network.body)
         network.to(memory_format=torch.channels_last)
+        network.shares_border = network.frozen
     return network.to(device)
 
 

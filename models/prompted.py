@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.shared_border import share_border
+
 
 class Prompted(nn.Module):
     """mapping . f . h: images (B,3,h,w) in [0,1] -> target logits (B,T).
@@ -14,16 +16,21 @@ class Prompted(nn.Module):
         network: f, (B,3,H,W) -> source logits (B,S), frozen.
         num_target: T.
 
+    Attributes:
+        share: compute the border of a prompt that pads the images once a batch (`share_border`): the same function and
+            gradients, faster. True where prompt and network allow it.
+
     State: `mapping` (T,) int64, the source label of each target label; -1 until `set_mapping` is called.
     """
 
     def __init__(self, prompt: nn.Module, network: nn.Module, num_target: int):
         super().__init__()
         self.prompt, self.network = prompt, network
+        self.share = getattr(network, "shares_border", False) and hasattr(prompt, "padding")
         self.register_buffer("mapping", torch.full((num_target,), -1))
 
     def source_logits(self, x: Tensor) -> Tensor:
-        return self.network(self.prompt(x))
+        return self.network(share_border(self.prompt, x) if self.share else self.prompt(x))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.source_logits(x)[:, self.mapping]
