@@ -21,5 +21,6 @@ precision = os.environ.get("VP_PRECISION") or "auto"
 # --gpu-cache-fraction goes before it.
 gpu_cache_fraction = os.environ.get("VP_GPU_CACHE_FRACTION") or "0.3"
 
-# Processes that decode images. The flag --workers goes before it.
-workers = os.environ.get("VP_WORKERS") or str(min(8, os.cpu_count() or 1))
+# Processes that decode images where no cache holds them: a number, or auto (up to 8; none where the network runs on the
+# CPU, whose cores and memory they would take away). The flag --workers goes before it.
+workers = os.environ.get("VP_WORKERS") or "auto"

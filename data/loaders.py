@@ -1,5 +1,6 @@
 """Batches: (images (B,3,h,w) float32 in [0,1], labels (B,) int64), already on the device."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def build_loader(
     *,
     batch_size: int,
     device: torch.device,
-    workers: int,
+    workers: int | None,
     cache_folder: Path | None,
     gpu_cache_fraction: float = 0.0,
     shuffle: bool = False,
@@ -115,7 +116,8 @@ def build_loader(
 
     Args:
         label: what messages and progress bars call the split.
-        workers: processes that decode images where no cache does; 0 decodes in this one.
+        workers: processes that decode images where no cache holds them; 0 decodes in this one, None takes as many as
+            pay: none where the network runs on the CPU, else up to 8.
         cache_folder: where decoded pixels are kept, once for all epochs and runs; None decodes every epoch anew.
         gpu_cache_fraction: decoded pixels that take at most this share of CUDA's free memory are kept there.
 
@@ -199,8 +201,11 @@ class _Decoded(Dataset):
 
 
 def _decode_anew(
-    split: Split, transform: Transform, workers: int, device: torch.device
+    split: Split, transform: Transform, workers: int | None, device: torch.device
 ) -> Callable[[list[Tensor]], Iterator[Tensor]]:
+    if workers is None:
+        workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+
     def fetch(batches: list[Tensor]) -> Iterator[Tensor]:
         loader = DataLoader(
             _Decoded(split, transform),

@@ -52,12 +52,13 @@ def load_clip(
     device: torch.device | str = "cpu",
     precision: str = "float32",
     plain: bool = False,
+    compiled: bool = False,
 ) -> Clip:
     """Loads a CLIP and encodes its text prompts, once.
 
     Args:
         texts: the S text prompts, or with `ensemble_of` = n the n * S of n templates, whose embeddings are averaged.
-        device, precision, plain: as in `load_network`. The text prompts are always encoded in float32.
+        device, precision, plain, compiled: as in `load_network`. The text prompts are always encoded in float32.
 
     Raises:
         UserError: weights or tokenizer cannot be had, or two text prompts are the same to the tokenizer.
@@ -67,7 +68,7 @@ def load_clip(
     bank = F.normalize(bank.view(ensemble_of, -1, bank.shape[1]).mean(0), dim=1)
     scale = math.exp(min(model.logit_scale.item(), _MOST))
     clip = Clip(model.visual, row, scale * bank, texts[: len(bank)], precision)
-    return placed(clip, device, plain)
+    return placed(clip, device, plain, compiled)
 
 
 def tokens_of(texts: Sequence[str], tokenize: Callable[[list[str]], Tensor]) -> Tensor:
@@ -105,16 +106,17 @@ def load_image_encoder(
     device: torch.device | str = "cpu",
     precision: str = "float32",
     plain: bool = False,
+    compiled: bool = False,
 ) -> Network:
     """CLIP's image encoder alone: images (B,3,H,W) in [0,1] -> embeddings (B,D), before they are made unit vectors.
 
     Args:
         num_classes: T > 0 adds a new linear layer, the output is (B,T).
-        device, precision, plain, frozen: as in `load_network`.
+        device, precision, plain, compiled, frozen: as in `load_network`.
     """
     body = build_clip(row)[0].visual
     if num_classes:
         with torch.no_grad():
             features = body.eval()(torch.zeros(1, 3, row.input_size, row.input_size)).shape[1]
         body = nn.Sequential(body, nn.Linear(features, num_classes))
-    return placed(Network(body, row, frozen=frozen, precision=precision), device, plain)
+    return placed(Network(body, row, frozen=frozen, precision=precision), device, plain, compiled)

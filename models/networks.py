@@ -66,12 +66,9 @@ class Network(nn.Module):
         row: its row of the table.
         frozen: no parameter learns, and the network stays in eval mode whatever `train()` says.
         precision: "float32", or the autocast type "bfloat16" or "float16"; weights are float32 always.
-
-    Attributes:
-        shares_border: whether it may be given canvases as `share_border` makes them.
     """
 
-    shares_border = False
+    shares_border = False  # whether it may be given canvases as `share_border` makes them
 
     def __init__(self, body: nn.Module, row: NetworkRow, *, frozen: bool, precision: str = "float32"):
         super().__init__()
@@ -98,6 +95,7 @@ def load_network(
     num_classes: int | None = None,
     frozen: bool = True,
     plain: bool = False,
+    compiled: bool = False,
 ) -> Network:
     """Loads a network of the table, or `timm:NAME`, with its weights.
 
@@ -106,6 +104,7 @@ def load_network(
             0 removes it, the output is the (B,D) features it would see.
         plain: leave batch normalisation unfolded and the memory format as it is, share no border: slower, the same
             function.
+        compiled: by torch.compile, at the first batch; shares no border either.
 
     Raises:
         UserError: unknown name, or weights that cannot be had.
@@ -114,16 +113,18 @@ def load_network(
     body = row.build()
     if num_classes is not None:
         _replace_classifier(body, num_classes)
-    return placed(Network(body, row, frozen=frozen, precision=precision), device, plain)
+    return placed(Network(body, row, frozen=frozen, precision=precision), device, plain, compiled)
 
 
-def placed(network: Network, device: torch.device | str, plain: bool) -> Network:
+def placed(network: Network, device: torch.device | str, plain: bool, compiled: bool = False) -> Network:
     """The network made fast (unless `plain`) and moved to its device; the same function, changed in place."""
     if not plain:
         if network.frozen:
             fold_batch_norm(network.body)
         network.to(memory_format=torch.channels_last)
-        network.shares_border = network.frozen
+        network.shares_border = network.frozen and not compiled
+    if compiled:
+        network.body.compile()
     return network.to(device)
 
 

@@ -55,8 +55,13 @@ def main(argv: list[str] | None = None) -> dict:
     corrupted = read_corruptions(args.corruptions, len(alphabetical)) if args.corruptions else {}
     transform = restore_transform(setup, None)
     model = restore(checkpoint, setup, image_size=transform.side, device=args.device, precision=precision)
-    loading = {"batch_size": args.batch_size, "device": args.device, "workers": args.workers}
-    cached = {"cache_folder": cfg.data_path / ".cache", **loading}
+    cached = {
+        "batch_size": args.batch_size,
+        "device": args.device,
+        "workers": args.workers,
+        "gpu_cache_fraction": args.gpu_cache_fraction,
+        "cache_folder": cfg.data_path / ".cache",
+    }
 
     result = evaluate(model, build_loader(test, transform, f"{splits.name} test", **cached), description="test")
     print(f"{setup['network']} on {setup['dataset']}, {args.checkpoint}")

@@ -14,6 +14,7 @@ from torchvision.datasets.utils import calculate_md5
 import cfg
 from errors import UserError
 from tools.common.flag_types import (
+    auto_or_whole_number,
     device,
     fraction,
     positive_float,
@@ -24,7 +25,6 @@ from tools.common.flag_types import (
     share,
     tag_or_file,
     text_template,
-    whole_number,
     whole_number_in,
 )
 
@@ -69,8 +69,8 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
         default=cfg.precision,
         help="float32, bfloat16, float16, or auto: float16 on CUDA, float32 elsewhere; default %(default)s",
     )
-    workers = "processes that decode images where there is no cache; default %(default)s"
-    parser.add_argument("--workers", type=whole_number, default=cfg.workers, help=workers)
+    workers = "processes that decode images where there is no cache, or auto; default %(default)s"
+    parser.add_argument("--workers", type=auto_or_whole_number, default=cfg.workers, help=workers)
     gpu = "decoded images stay on the GPU up to this share of its free memory, in [0,1]; default %(default)s"
     parser.add_argument("--gpu-cache-fraction", type=share, default=cfg.gpu_cache_fraction, help=gpu)
 
@@ -213,7 +213,11 @@ def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: in
         _add_training_flags(parser, lr, epoch)
     own = batch_size or "the original's for the data set"
     parser.add_argument("--batch-size", type=positive_int, default=batch_size, help=f"images; default: {own}")
-    parser.add_argument("--plain", action="store_true", help="no folding, no cache of pixels: the slow reference")
+    plain = "no folding, no shared border, no cache of pixels: the slow reference"
+    parser.add_argument("--plain", action="store_true", help=plain)
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile for the network; its border is not shared"
+    )
     parser.add_argument("--fresh", action="store_true", help="start over, even if this run has a checkpoint")
     add_machine_flags(parser)
     parser.set_defaults(method=f"{parser.file.parent.name}/{parser.file.stem}")
@@ -232,7 +236,7 @@ def _add_training_flags(parser: Parser, lr: float, epoch: int) -> None:
 
 # What says where and how a run is carried out, not which run it is.
 _CLEAN = re.compile(r"[^\w.+=-]+")
-MACHINE = ("device", "workers", "gpu_cache_fraction", "fresh", "command", "method")
+MACHINE = ("device", "workers", "gpu_cache_fraction", "compile", "fresh", "command", "method")
 
 
 def run_name(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:

@@ -20,6 +20,12 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def auto_or_whole_number(text: str) -> int | None:
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"auto or a whole number from 0 is needed, not {text!r}")
+    return None if text == "auto" else int(text)
+
+
 def share(text: str) -> float:
     return 0.0 if text.strip("0") in ("", ".") else fraction(text)
 

@@ -99,7 +99,12 @@ class Run:
     @property
     def placement(self) -> dict[str, Any]:
         """The flags that say where and how to compute, as `load_network` takes them."""
-        return {"device": self.device, "precision": self.precision, "plain": self.args.plain}
+        return {
+            "device": self.device,
+            "precision": self.precision,
+            "plain": self.args.plain,
+            "compiled": self.args.compile,
+        }
 
     def loading(self, default_batch_size: int) -> dict[str, Any]:
         """The flags that say how images come in, as `build_loaders` takes them."""
@@ -255,6 +260,9 @@ class Run:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             smaller = "Try a lower --batch-size."
             raise RunError(f"{self.args.method} had to stop: out of memory on {self.device}.", kept, smaller) from None
+        if self.args.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(f"--compile: torch.compile failed ({reason}).", kept, "Run it without --compile.") from None
         if isinstance(error, NonFiniteLoss):
             lower = f"Try a lower --lr than {self.args.lr:g}, or --precision float32."
             raise RunError(f"{self.args.method} had to stop: {error}.", kept, lower) from None
