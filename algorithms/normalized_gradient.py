@@ -26,6 +26,9 @@ class NormalizedGradient(torch.optim.Optimizer):
         norm: l2 (the paper's), l1, linf, or none: no division at all.
     """
 
+    # torch's word for: `step` undoes the gradient scaler's scale itself, and the scaler never waits for the device
+    _step_supports_amp_scaling = True
+
     def __init__(self, program: Tensor, mask: Tensor, lr: float, norm: str = "l2"):
         self.mask, self.norm = mask, NORMS[norm]
         super().__init__([program], {"lr": lr})
@@ -36,9 +39,11 @@ class NormalizedGradient(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)  # set by a scaler
         for group in self.param_groups:
             for program in group["params"]:
-                g = program.grad
-                if g is not None:
-                    program -= group["lr"] * self.mask * g / (self.norm(g) + 1e-10)
+                if program.grad is not None:
+                    g = program.grad if scale is None else program.grad / scale
+                    change = group["lr"] * self.mask * g / (self.norm(g) + 1e-10)
+                    program -= change if found_inf is None else change.masked_fill(found_inf > 0, 0.0)
         return loss

@@ -161,11 +161,13 @@ def _gather(
     pixels: Tensor | RaggedPixels, transform: Transform, device: torch.device
 ) -> Callable[[list[Tensor]], Iterator[Tensor]]:
     def fetch(batches: list[Tensor]) -> Iterator[Tensor]:
-        for keys in _with_places(transform, batches):
-            if transform.random:  # only the bytes of the crops are read
-                batch = torch.stack([transform.cut(pixels[position], place) for position, place in keys])
-            else:
-                batch = pixels[torch.tensor([position for position, _ in keys], device=pixels.device)]
+        if transform.random:  # only the bytes of the crops are read
+            keys = _with_places(transform, batches)
+            gathered = (torch.stack([transform.cut(pixels[at], place) for at, place in batch]) for batch in keys)
+        else:  # the positions go to the device all at once: a copy makes the device wait
+            ordered = torch.cat(batches).to(pixels.device)
+            gathered = (pixels[positions] for positions in ordered.split([len(batch) for batch in batches]))
+        for batch in gathered:
             batch = batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch[:, None]
             yield batch.pin_memory() if device.type == "cuda" and not batch.is_cuda else batch
 

@@ -81,7 +81,7 @@ class Transform:
         """The random flips of images (B,3,side,side); draws from torch's CPU generator."""
         if not self.random:
             return images
-        flip = (torch.rand(len(images)) < 0.5).to(images.device)
+        flip = (torch.rand(len(images)) < 0.5).to(images.device, non_blocking=True)
         return torch.where(flip[:, None, None, None], images.flip(3), images)
 
 

@@ -76,7 +76,7 @@ class RandomPatchVisualPrompt(nn.Module):
         self.register_buffer("unit", unit.detach().clone().view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        top, left = torch.randint(self.places, (len(x), 2)).to(x.device).T[..., None, None]
+        top, left = torch.randint(self.places, (len(x), 2)).to(x.device, non_blocking=True).T[..., None, None]
         rows = torch.arange(x.shape[2], device=x.device)[:, None] - top  # (B,H,1): each pixel's place in the patch
         columns = torch.arange(x.shape[3], device=x.device) - left  # (B,1,W)
         last = self.program.shape[-1] - 1

@@ -205,13 +205,6 @@ def test_the_map_of_training_is_of_the_last_epoch_alone(words, monkeypatch):
     assert counted == [24, 24, 24]
 
 
-def test_plain_and_default_agree(run_script):
-    results = [run_script("experiments/cnn/ilm_vp", *SMALL, "--epoch", 2, *plain) for plain in ((), ("--plain",))]
-    assert results[0]["mapping"] == results[1]["mapping"]
-    assert results[0]["train_acc_last"] == pytest.approx(results[1]["train_acc_last"], abs=0.02)
-    assert results[0]["test_acc_last"] == pytest.approx(results[1]["test_acc_last"], abs=0.01)
-
-
 @pytest.mark.parametrize("precision", ["bfloat16"])
 @pytest.mark.parametrize("script", METHODS)
 def test_bfloat16_on_request(script, precision, run_script, words):

@@ -124,6 +124,7 @@ def test_what_the_papers_set(script, words, monkeypatch):
     seen = arguments_of_fit(script, flags, words, monkeypatch)
     optimizer, scheduler, model = seen["optimizer"], seen["scheduler"], seen["model"]
     assert type(optimizer).__name__ == expected.optimizer
+    assert optimizer._step_supports_amp_scaling  # or the gradient scaler would wait for the device at every step
     assert expected.extra.items() <= optimizer.param_groups[0].items()
     assert seen.get("schedule_steps", False) == expected.each_step
     rates = []

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> dict:
         loaders = build_loaders(splits, train_transform=train_transform, eval_transform=eval_transform, **loading)
         model = load_image_encoder(row, num_classes=len(splits.class_names), frozen=False, **run.placement)
 
-        optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.1)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.1, fused=True)
         scheduler = cosine_schedule(optimizer, args.epoch * len(loaders.train))
         parts = {"network_dict": model, "optimizer_dict": optimizer, "scheduler_dict": scheduler}
         run.track(splits, eval_transform, row.settings(), **parts)

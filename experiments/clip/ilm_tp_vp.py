@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> dict:
             arbitrary = targets_without_predictions(counts, mapping)
             return {"remapped": model.set_mapping(mapping), "targets_without_predictions": arbitrary}
 
-        optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9)
+        optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9, fused=True)
         scheduler = cosine_schedule(optimizer, args.epoch * len(loaders.train))
         counter = PredictionCounter(num_source, num_target).watch(network)
         run.figures = prompted_figures(model, counter, loaders.test.example, texts, splits.class_names)

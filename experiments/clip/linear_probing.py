@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> dict:
 
         head = torch.nn.Linear(loaders.train.example.shape[0], len(splits.class_names)).to(run.device)
 
-        optimizer = torch.optim.Adam(head.parameters(), lr=args.lr)
+        optimizer = torch.optim.Adam(head.parameters(), lr=args.lr, fused=True)
         scheduler = step_schedule(optimizer, args.epoch)
         parts = {"head_dict": head, "optimizer_dict": optimizer, "scheduler_dict": scheduler}
         run.track(splits, transform, row.settings(), **parts)

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> dict:
         model = Prompted(prompt, network, len(texts)).to(run.device)
         model.set_mapping(torch.arange(len(texts)))
 
-        optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9)
+        optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9, fused=True)
         scheduler = cosine_schedule(optimizer, args.epoch * len(loaders.train))
         counter = PredictionCounter(len(texts), len(texts)).watch(network)
         run.figures = prompted_figures(model, counter, loaders.test.example, texts, splits.class_names)

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> dict:
             arbitrary = targets_without_predictions(counts, mapping)
             return {"remapped": model.set_mapping(mapping), "targets_without_predictions": arbitrary}
 
-        optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr)
+        optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
         scheduler = step_schedule(optimizer, args.epoch)
         counter = PredictionCounter(num_source, num_target).watch(network)
         run.figures = prompted_figures(model, counter, loaders.test.example, row.class_names, splits.class_names)

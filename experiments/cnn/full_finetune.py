@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> dict:
         loaders = build_loaders(splits, train_transform=train_transform, eval_transform=eval_transform, **loading)
         model = load_network(args.network, num_classes=len(splits.class_names), frozen=False, **run.placement)
 
-        optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, weight_decay=5e-4)
+        optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, weight_decay=5e-4, fused=True)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epoch)
         run.track(splits, eval_transform, network_dict=model, optimizer_dict=optimizer, scheduler_dict=scheduler)
         fit(model, loaders, optimizer, scheduler, **run.fitting)

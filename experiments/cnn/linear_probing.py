@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> dict:
 
         head = torch.nn.Linear(loaders.train.example.shape[0], len(splits.class_names)).to(run.device)
 
-        optimizer = torch.optim.Adam(head.parameters(), lr=args.lr)
+        optimizer = torch.optim.Adam(head.parameters(), lr=args.lr, fused=True)
         scheduler = step_schedule(optimizer, args.epoch)
         run.track(splits, transform, head_dict=head, optimizer_dict=optimizer, scheduler_dict=scheduler)
         fit(head, loaders, optimizer, scheduler, **run.fitting)

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> dict:
         generator = torch.Generator().manual_seed(args.seed)
         model.set_mapping(random_label_mapping(num_source, num_target, generator))
 
-        optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr)
+        optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
         scheduler = step_schedule(optimizer, args.epoch)
         counter = PredictionCounter(num_source, num_target).watch(network)
         run.figures = prompted_figures(model, counter, loaders.test.example, row.class_names, splits.class_names)

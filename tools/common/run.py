@@ -261,7 +261,7 @@ class Run:
             smaller = "Try a lower --batch-size."
             raise RunError(f"{self.args.method} had to stop: out of memory on {self.device}.", kept, smaller) from None
         if self.args.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            reason = str(error).strip().splitlines()[0]
+            reason = " ".join(str(error).split())[:200]
             raise RunError(f"--compile: torch.compile failed ({reason}).", kept, "Run it without --compile.") from None
         if isinstance(error, NonFiniteLoss):
             lower = f"Try a lower --lr than {self.args.lr:g}, or --precision float32."
