@@ -216,6 +216,6 @@ def _decode_anew(
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # its own, so that decoding draws nothing that a cache would not draw
         )
-        return (batch.permute(0, 3, 1, 2) for batch in loader)
+        return (batch.permute(0, 3, 1, 2).contiguous() for batch in loader)  # torch's default memory format
 
     return fetch

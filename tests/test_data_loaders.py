@@ -254,3 +254,9 @@ def test_pixels_stay_in_the_gpus_memory_where_they_fit(fraction, monkeypatch):
     larger = np.zeros((6, 6, 6, 3), np.uint8)
     _on_device(larger, torch.device("cuda"), fraction)
     assert len(moved) == (2 if fraction else 0)
+
+
+def test_images_decoded_anew_have_torchs_default_memory_format(data_path):
+    make_coop(data_path)
+    images, _ = next(iter(loaders(find_dataset("dtd").read(), None, batch_size=2).train))
+    assert images.is_contiguous() and not images.is_contiguous(memory_format=torch.channels_last)

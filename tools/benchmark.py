@@ -23,6 +23,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import cycle, islice
 from statistics import median
 from threading import Event, Thread
 
@@ -79,8 +80,7 @@ class Side:
         how["cache_folder"] = None if plain else folder / ".cache"
         photographs, same = Folder().read(folder, "photographs"), Transform(size)
         self.loaders = build_loaders(photographs, train_transform=same, eval_transform=same, **how)
-        x = torch.rand(args.batch_size, 3, size, size, device=args.device)
-        self.batches = [(x, torch.arange(args.batch_size, device=args.device) % CLASSES)] * args.steps
+        self.batches = list(islice(cycle(self.loaders.train), args.steps))
 
     def training(self, batches=None) -> None:
         train_one_epoch(self.model, batches or self.batches, self.optimizer, self.scaler)
@@ -148,7 +148,7 @@ def speed(name: str, size: int, folder: Path, args: argparse.Namespace, peak: fl
     rows = []
     for phase in ("training", "forward", "epoch"):
         seconds = by_turns({path: getattr(side, phase) for path, side in sides.items()}, args.repeat, args.device)
-        images = args.batch_size * args.steps
+        images = sum(len(labels) for _, labels in sides["fast"].batches)
         row = {"network": name, "image_size": size, "phase": phase, "ratio": seconds["plain"] / seconds["fast"]}
         row |= {path: time if phase == "epoch" else images / time for path, time in seconds.items()}
         if phase == "training":
