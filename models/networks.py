@@ -121,7 +121,9 @@ def placed(network: Network, device: torch.device | str, plain: bool, compiled: 
     if not plain:
         if network.frozen:
             fold_batch_norm(network.body)
-        network.to(memory_format=torch.channels_last)
+        for weight in network.parameters():
+            if weight.ndim == 4:  # Module.to() would also try convolutions over three axes, and fail
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         network.shares_border = network.frozen and not compiled
     if compiled:
         network.body.compile()

@@ -88,6 +88,14 @@ def test_normalisation_is_the_rows():
     assert network(x).flatten().tolist() == pytest.approx([0.5, 0.2, 0.1])
 
 
+def test_weights_of_other_ranks_keep_their_memory_format():
+    """timm's lambda networks have convolutions over three axes."""
+    body = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Unflatten(1, (2, 2)), nn.Conv3d(2, 2, 1), nn.Flatten())
+    network = placed(Network(body, NetworkRow(None, input_size=4), frozen=True), "cpu", plain=False)
+    assert body[0].weight.is_contiguous(memory_format=torch.channels_last) and body[2].weight.is_contiguous()
+    assert network(torch.rand(2, 3, 4, 4)).shape == (2, 36)
+
+
 def test_a_frozen_network_stays_as_it_is():
     network = load_network("tiny")
     assert network.train().training is False
