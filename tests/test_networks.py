@@ -13,7 +13,7 @@ from torch import nn
 from errors import UserError
 from models import networks
 from models.fold import fold_batch_norm
-from models.networks import CLASS_NAMES, NETWORKS, Network, NetworkRow, find_network, load_network
+from models.networks import CLASS_NAMES, NETWORKS, Network, NetworkRow, find_network, load_network, placed
 
 
 def random_statistics(network: nn.Module) -> nn.Module:
