@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# ILM-VP on CLIP (Chen et al., CVPR 2023, its CLIP section): a visual prompt with one text template for all classes, and
+# with a text prompt for each class by iterative label mapping. What can be set: common.sh.
+# Which data sets and how many seeds the paper's table has is not known for sure here: these are the data sets of its
+# table of ImageNet networks without abide, and the seeds of that table.
+# shellcheck source=common.sh source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+: "${DATASETS:=flowers102 dtd ucf101 food101 gtsrb eurosat oxfordpets stanfordcars sun397 svhn cifar10 cifar100}"
+: "${METHODS:=single_tp_vp ilm_tp_vp}"
+: "${SEEDS:=7 8 9}"
+
+for dataset in $DATASETS; do
+    for method in $METHODS; do
+        for seed in $SEEDS; do
+            run "experiments/clip/$method.py" --dataset "$dataset" --seed "$seed"
+        done
+    done
+done
+summary

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# ILM-VP on ImageNet networks (Chen et al., CVPR 2023): random, frequency and iterative label mapping, and the baselines
+# linear probing and full fine-tuning; mean and deviation over three seeds. What can be set: common.sh.
+# abide has to be made by hand before (python tools/prepare_data.py abide says how).
+# shellcheck source=common.sh source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+: "${DATASETS:=flowers102 dtd ucf101 food101 gtsrb eurosat oxfordpets stanfordcars sun397 svhn cifar10 cifar100 abide}"
+: "${NETWORKS:=resnet18 resnet50 instagram}"
+: "${METHODS:=rlm_vp flm_vp ilm_vp linear_probing full_finetune}"
+: "${SEEDS:=7 8 9}"
+
+for dataset in $DATASETS; do
+    for network in $NETWORKS; do
+        for method in $METHODS; do
+            for seed in $SEEDS; do
+                run "experiments/cnn/$method.py" --network "$network" --dataset "$dataset" --seed "$seed"
+            done
+        done
+    done
+done
+summary

@@ -1,0 +1,114 @@
+"""The receipts of runs, read back: which method in which setting, on which data set, with which numbers."""
+
+import runpy
+import shlex
+import sys
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from unittest.mock import patch
+
+from errors import UserError
+from tools.common.args import MACHINE, Parser, experiment_parser
+from tools.common.files import read_json
+from tools.common.machine import ROOT
+
+METRICS = {  # --metric -> the number in result.json, and how its epoch was chosen
+    "last": ("test_acc_last", "after the last epoch"),
+    "best": ("test_acc_best", "at its best epoch, chosen on the test set, as the originals report"),
+    "at-best-val": ("test_acc_at_best_val", "at the best validation epoch"),
+}
+_NAMES = {"zero_shot": "ZS", "single_tp_vp": "single-TP-VP", "ilm_tp_vp": "ILM-TP-VP", "vp": "VP", "rlm_vp": "RLM-VP"}
+_NAMES |= {"flm_vp": "FLM-VP", "ilm_vp": "ILM-VP", "evp": "EVP", "linear_probing": "LP", "full_finetune": "FF"}
+# script below experiments/ -> the papers' name, in the order of the columns
+METHODS = {f"{folder}/{script}": name for folder in ("cnn", "clip") for script, name in _NAMES.items()}
+# what args.json holds besides a run's setting
+PLACE, CLIP = ("network", "dataset", "seed"), ("clip_model", "pretrained", "clip_config")
+NO_SETTING = {*MACHINE, *PLACE, *CLIP, "working_directory", "data_path"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A method, by its script below experiments/, in one setting: the flags that differ from the script's defaults."""
+
+    method: str
+    setting: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        return self.method.partition("/")[0]
+
+    def label(self, shared: Collection[str] = ()) -> str:
+        """The papers' name of the method, and of its setting what is not `shared`."""
+        own = ", ".join(words for words in self.setting if words not in shared)
+        return METHODS.get(self.method, self.method.rpartition("/")[2]) + (f" ({own})" if own else "")
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A run: its folder, its place in the tables, args.json, result.json ({} where there is none yet).
+
+    `command` is what was typed, in words; `size` the data set's classes and test images.
+    """
+
+    path: Path
+    column: Column
+    network: str
+    dataset: str
+    seed: int
+    args: dict
+    result: dict
+    command: list[str]
+    size: tuple[int, int]
+    finished: bool
+
+
+def read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
+    """Every run in `folder`, and a note for each whose files cannot be used. Raises UserError where there is no run."""
+    receipts, notes = [], []
+    for path in sorted({file.parent for name in ("args", "result") for file in folder.glob(f"*/*/*/{name}.json")}):
+        try:
+            receipts.append(read_receipt(path))
+        except (UserError, KeyError, TypeError, ValueError, RecursionError) as error:
+            notes.append(f"Left out, {path}: {getattr(error, 'found', f'not the receipt of a run, {error!r}')}")
+    if not receipts:
+        found = " ".join(notes) or f"There is none{'' if folder.is_dir() else ', nor such a folder'}."
+        hint = "Run an experiment, or give the folder: python tools/results_table.py FOLDER"
+        raise UserError(f"Runs are looked for as {folder}/cnn/ilm_vp/RUN/result.json.", found, hint)
+    return receipts, notes
+
+
+def read_receipt(path: Path) -> Receipt:
+    """A run's receipt. Raises one of the errors that `read_receipts` catches where it is damaged or not this run's."""
+    args, result = read_json(path / "args.json"), read_json(path / "result.json")
+    method, place = "/".join(path.parts[-3:-1]), (str(args["network"]), str(args["dataset"]), int(args["seed"]))
+    own = {"method": method, "epochs": args["epoch"], **dict(zip(PLACE, place, strict=True))}
+    if differing := [name for name, value in own.items() if result.get(name, value) != value]:
+        raise ValueError(f"another {', '.join(differing)} in result.json")
+    command = shlex.split(str(result.get("command") or args["command"]))
+    size = int(result.get("classes", 0)), int(result.get("test_size", 0))
+    finished = bool(result) and result["status"] == "finished"
+    keys = [key for key, _ in METRICS.values() if key != "test_acc_at_best_val" or result.get(key) is not None]
+    if finished and not all(0 <= result[key] <= 1 for key in keys):
+        raise ValueError("an accuracy outside of [0,1]")
+    return Receipt(path, Column(method, setting(method, args)), *place, args, result, command, size, finished)
+
+
+def setting(method: str, args: dict) -> tuple[str, ...]:
+    """The flags that differ from the script's defaults, in words; the precision, from what `auto` is on the device."""
+    automatic = "float16" if str(args.get("device")).startswith("cuda") else "float32"
+    defaults = {name: script_parser(method).get_default(name) for name in args} | {"precision": automatic}
+    flags = {name: args[name] for name in args.keys() - NO_SETTING if args[name] != defaults[name]}
+    return tuple(sorted(name.replace("_", "-") + f" {value}" * (value is not True) for name, value in flags.items()))
+
+
+@cache
+def script_parser(method: str) -> Parser:
+    """The parser that a script's main makes, stopped there; for a script that is not here, one of the common flags."""
+    made: list[Parser] = []
+    with suppress(Exception, SystemExit):  # a script of the user's own may fail in any way
+        with patch.object(Parser, "parse_args", lambda parser, argv: sys.exit(made.append(parser))):
+            runpy.run_path(str(ROOT / "experiments" / f"{method}.py"))["main"]([])
+    return made[0] if made else experiment_parser(__file__, "", lr=0.01)
