@@ -32,8 +32,7 @@ def test_paths_do_the_same_work_in_their_own_way(tmp_path):
     args.batch_size, args.steps, args.gpu_cache_fraction = 2, 1, 0.0
     benchmark.write_photographs(tmp_path / "photographs", {"train": 6, "test": 4}, different=3)
     sides = {path: benchmark.Side(path, "resnet18", 32, tmp_path, args) for path in ("plain", "dense", "fast")}
-    (cached,) = {len(list((tmp_path / ".cache").glob("*.pixels")))}
-    assert cached == 2
+    assert len(list((tmp_path / ".cache").glob("*.pixels"))) == 2
     assert [side.model.share for side in sides.values()] == [False, False, True]
     counts = [side.forward(side.loaders.test) for side in sides.values()]
     assert all(count.sum() == 4 and count.equal(counts[0]) for count in counts)

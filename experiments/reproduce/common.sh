@@ -1,4 +1,4 @@
-# Shared by the scripts beside it, one a table: each calls `run SCRIPT FLAGS...` in its loops and ends with `summary`.
+# Shared by the scripts beside it, one a table: each calls `run` or `methods` in its loops and ends with `summary`.
 #
 #     DATASETS="dtd flowers102" SEEDS=7 EPOCH=2 ./ilm_vp_cnn.sh    a part of the table; NETWORKS, METHODS likewise
 #     DRY_RUN=1     print the commands, as they are typed in the repository's root, and run none
@@ -22,6 +22,10 @@ set -u
 [[ $JOBS =~ ^[1-9][0-9]*$ ]] || refuse "JOBS=$JOBS: how many runs at a time, 1 or more."
 words=$(printf %s "$FLAGS" | xargs printf '%s\n') || refuse "FLAGS=$FLAGS: its quotes do not match."
 [[ $words ]] && mapfile -t flags <<<"$words" || flags=()
+
+# EVP's 12 data sets
+# shellcheck disable=SC2034 # for the scripts
+evp_datasets="cifar100 cifar10 flowers102 food101 eurosat sun397 ucf101 svhn oxfordpets dtd resisc45 clevr"
 
 # data_path and results_path as cfg.py has them here, for the runs start in another directory: the root.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd) || exit 2
@@ -59,6 +63,16 @@ run() { # run SCRIPT FLAGS...: prints one command, or starts it once a slot is f
     "${command[@]}" >"${logs[slot]}" 2>&1 </dev/null &
     pids[slot]=$!
     set +m
+}
+
+methods() { # methods cnn|clip FLAGS...: runs each of METHODS with each of SEEDS
+    local folder=$1 method seed
+    shift
+    for method in $METHODS; do
+        for seed in $SEEDS; do
+            run "experiments/$folder/$method.py" "$@" --seed "$seed"
+        done
+    done
 }
 
 tell() { # prints a status line for each run that has ended, and frees its slot

@@ -5,18 +5,14 @@
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-: "${DATASETS:=cifar100 cifar10 flowers102 food101 eurosat sun397 ucf101 svhn oxfordpets dtd resisc45 clevr}"
+: "${DATASETS:=$evp_datasets}"
 : "${METHODS:=vp evp linear_probing}"
 : "${FRACTIONS:=0.01 0.04 0.07 0.1}"
 : "${SEEDS:=42}"
 
 for dataset in $DATASETS; do
     for fraction in $FRACTIONS; do
-        for method in $METHODS; do
-            for seed in $SEEDS; do
-                run "experiments/clip/$method.py" --dataset "$dataset" --seed "$seed" --train-fraction "$fraction"
-            done
-        done
+        methods clip --dataset "$dataset" --train-fraction "$fraction"
     done
 done
 summary

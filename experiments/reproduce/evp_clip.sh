@@ -6,15 +6,11 @@
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-: "${DATASETS:=cifar100 cifar10 flowers102 food101 eurosat sun397 ucf101 svhn oxfordpets dtd resisc45 clevr}"
+: "${DATASETS:=$evp_datasets}"
 : "${METHODS:=zero_shot vp evp linear_probing full_finetune}"
 : "${SEEDS:=42}"
 
 for dataset in $DATASETS; do
-    for method in $METHODS; do
-        for seed in $SEEDS; do
-            run "experiments/clip/$method.py" --dataset "$dataset" --seed "$seed"
-        done
-    done
+    methods clip --dataset "$dataset"
 done
 summary

@@ -6,18 +6,14 @@
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-: "${DATASETS:=cifar100 cifar10 flowers102 food101 eurosat sun397 ucf101 svhn oxfordpets dtd resisc45 clevr}"
+: "${DATASETS:=$evp_datasets}"
 : "${NETWORKS:=resnet50_v1 instagram}"
 : "${METHODS:=evp}"
 : "${SEEDS:=42}"
 
 for dataset in $DATASETS; do
     for network in $NETWORKS; do
-        for method in $METHODS; do
-            for seed in $SEEDS; do
-                run "experiments/cnn/$method.py" --network "$network" --dataset "$dataset" --seed "$seed"
-            done
-        done
+        methods cnn --network "$network" --dataset "$dataset"
     done
 done
 summary

@@ -11,10 +11,6 @@
 : "${SEEDS:=7 8 9}"
 
 for dataset in $DATASETS; do
-    for method in $METHODS; do
-        for seed in $SEEDS; do
-            run "experiments/clip/$method.py" --dataset "$dataset" --seed "$seed"
-        done
-    done
+    methods clip --dataset "$dataset"
 done
 summary

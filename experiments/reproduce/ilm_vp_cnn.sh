@@ -12,11 +12,7 @@
 
 for dataset in $DATASETS; do
     for network in $NETWORKS; do
-        for method in $METHODS; do
-            for seed in $SEEDS; do
-                run "experiments/cnn/$method.py" --network "$network" --dataset "$dataset" --seed "$seed"
-            done
-        done
+        methods cnn --network "$network" --dataset "$dataset"
     done
 done
 summary
