@@ -12,6 +12,8 @@ from tiny import ROOT
 
 import cfg
 from errors import RunError, UserError
+from tools.common import naming
+from tools.common.args import add_mapping_flags, experiment_parser
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -20,22 +22,6 @@ NETWORKS = {"cnn": RESNET, "clip": CLIP}
 NAMES = {"rlm_vp": "RLM-VP", "flm_vp": "FLM-VP", "ilm_vp": "ILM-VP", "evp": "EVP", "vp": "VP", "zero_shot": "ZS"}
 NAMES |= {"single_tp_vp": "single-TP-VP", "ilm_tp_vp": "ILM-TP-VP", "linear_probing": "LP", "full_finetune": "FF"}
 OPENAI = {"cnn": {}, "clip": {"clip_model": "ViT-B-32-quickgelu", "pretrained": "openai", "clip_config": None}}
-LONG = {"epoch": 1000, "batch_size": 256}
-DEFAULTS = {  # of scripts, where they are not those of the real receipts below
-    "cnn/rlm_vp": {},
-    "cnn/flm_vp": {},
-    "cnn/ilm_vp": {"mapping_interval": 1, "mapping_source": "pass"},
-    "cnn/evp": {"lr": 70.0, "placement": "pad", "gradient_norm": "l2", "no_diversity": False, **LONG},
-    "cnn/linear_probing": {"lr": 0.1},
-    "cnn/full_finetune": {"lr": 1e-4},
-    "clip/zero_shot": {"lr": None, "epoch": 0, "ensemble": False, "template": None},
-    "clip/single_tp_vp": {"lr": 40.0, "template_number": 0},
-    "clip/ilm_tp_vp": {"lr": 40.0, "mapping_interval": 1, "mapping_source": "pass"},
-    "clip/vp": {"lr": 40.0, "vp_method": "padding", "prompt_size": 30, "warmup": 1000, **LONG},
-    "clip/evp": {"lr": 70.0, "placement": "pad", "prompt_size": 30, "image_size": None, **LONG},
-    "clip/linear_probing": {"lr": 0.1},
-    "clip/full_finetune": {"lr": 1e-5},
-}
 REAL: dict[str, tuple[dict, dict]] = {}  # folder -> args.json and result.json of a tiny run
 
 
@@ -55,7 +41,7 @@ def real(run_script, words) -> dict[str, tuple[dict, dict]]:
 def receipt(real):
     """receipt("cnn/ilm_vp", "dtd", 7, 0.5, epoch=2) writes the receipt of such a run, returns its folder.
 
-    Flags that are not given have the script's defaults; `result` is what result.json has instead.
+    `flags` are those that differ from the script's defaults; `result` is what result.json has instead.
     """
 
     def write(method, dataset="dtd", seed=7, accuracy=0.5, network=None, name="", result=(), **flags):
@@ -65,7 +51,12 @@ def receipt(real):
         words += [word for flag, value in flags.items() for word in (f"--{flag.replace('_', '-')}", str(value))]
         command = shlex.join(["python", f"experiments/{method}.py", *words])
         place = {"network": network, "dataset": dataset, "seed": seed, "command": command}
-        args = real[folder][0] | {"lr": 0.01, "epoch": 200} | OPENAI[folder] | DEFAULTS.get(method, {}) | flags | place
+        default = {"epoch": 0 if method == "clip/zero_shot" else 200}
+        default["precision"] = "float16" if flags.get("device") == "cuda" else "float32"
+        changed = {flag: value for flag, value in flags.items() if value != default.get(flag)}
+        own = {flag: value for flag, value in changed.items() if flag not in (*naming.MACHINE, *naming.CLIP)}
+        setting = sorted(f"{flag.replace('_', '-')} {value}" for flag, value in own.items())
+        args = real[folder][0] | OPENAI[folder] | default | flags | place | {"setting": setting}
         accuracies = dict.fromkeys(("test_acc_last", "test_acc_best", "test_acc_at_best_val"), accuracy)
         numbers = real[folder][1] | place | {"method": method, "epochs": args["epoch"]} | accuracies | dict(result)
         path = cfg.results_path / method / (name or re.sub("[^a-z0-9.]+", "-", f"{network} {' '.join(words)}"))
@@ -113,14 +104,21 @@ def test_real_runs(run_script, words, table):
         assert table("--metric", metric)[0]["tiny"]["small"]["ILM-VP"].strip("*") == f"{100 * runs['ILM-VP'][key]:.1f}"
 
 
-@pytest.mark.parametrize("folder", ["cnn", "clip"])
-def test_no_flag_is_named_where_all_have_their_scripts_defaults(folder, receipt, table):
-    methods = [method for method in DEFAULTS if method.startswith(folder)]
-    for method in methods:
-        receipt(method)
-    tables, rest = table()
-    assert sorted(tables[NETWORKS[folder]]["dtd"]) == sorted(NAMES[method.rpartition("/")[2]] for method in methods)
-    assert "trained with" not in rest
+@pytest.mark.parametrize(
+    ("flags", "setting"),
+    [
+        ("", []),
+        ("--seed 9 --workers 2 --fresh --compile --precision float32", []),
+        ("--plain --epoch 3 --lr 0.50 --precision bfloat16", ["epoch 3", "lr 0.5", "plain", "precision bfloat16"]),
+        ("--shots 4 --mapping-interval 1", ["shots 4"]),
+    ],
+)
+def test_the_setting_that_a_run_writes(flags, setting):
+    script = "experiments/cnn/ilm_vp"
+    parser = experiment_parser(script, "", lr=0.01)
+    add_mapping_flags(parser)
+    args = parser.parse_args(["--network", "tiny", "--dataset", "small", *flags.split()])
+    assert naming.setting(args, parser, args.precision.replace("auto", "float32")) == setting
 
 
 def test_mean_and_sample_standard_deviation_over_seeds(receipt, table):
@@ -169,7 +167,7 @@ def test_runs_of_one_name_that_are_not_one_experiment(receipt, table):
     dtd = {"dtd": "50.0 (n = 1)", "dtd (10 classes, 360 test images)": "90.0 (n = 1)"}
     assert cells == {"svhn": "20.0 ± 0.0", **dtd, "flowers102": "40.0 (n = 1)"}
     assert f"- Second runs of one seed, left out: {copy}." in rest
-    assert "- Averaged over several precisions: ILM-VP on svhn." in rest
+    assert "- Averaged over several values of a flag: ILM-VP on svhn (precision)." in rest
 
 
 def test_a_script_of_the_users_own(receipt, table):

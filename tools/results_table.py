@@ -35,7 +35,8 @@ from tools.common.args import Parser
 from tools.common.files import write_whole
 from tools.common.flag_types import seed_number
 from tools.common.machine import ROOT
-from tools.common.results import CLIP, METHODS, METRICS, Column, Receipt, read_receipts
+from tools.common.naming import CLIP, MACHINE, PLACE
+from tools.common.results import METHODS, METRICS, Column, Receipt, read_receipts
 from tools.common.tables import FORMATS, Table
 
 
@@ -171,15 +172,22 @@ def remarks(runs: list[Receipt], found: dict, cells: dict, shared: set[str]) -> 
     """What of the `runs` is not in the `cells`, and what is together in one of them; a line each."""
     title = {(row, column): f"{column.label(shared)} on {row}" for row, column in found}
     kept = [run.path for by_seed in found.values() for run in by_seed.values()]
-    precisions = {place: {run.args.get("precision") for run in by_seed.values()} for place, by_seed in found.items()}
+    mixed = {title[place]: differing_flags(list(by_seed.values())) for place, by_seed in found.items()}
     unfinished = sum(not run.finished for run in runs)
     lists = {
         "Runs not finished, left out": [str(unfinished)] if unfinished else [],
         "Second runs of one seed, left out": [str(run.path) for run in runs if run.finished and run.path not in kept],
         "No validation split, hence a dash": [title[place] for place in found if place not in cells],
-        "Averaged over several precisions": [title[place] for place in found if len(precisions[place]) > 1],
+        "Averaged over several values of a flag": [f"{cell} ({names})" for cell, names in mixed.items() if names],
     }
     return [f"{what}: {', '.join(which)}." for what, which in lists.items() if which]
+
+
+def differing_flags(runs: list[Receipt]) -> str:
+    """The flags that are not the same in all runs of a cell: defaults that another machine or version had."""
+    first = runs[0].args
+    names = first.keys() - {*MACHINE, *PLACE, *CLIP, "working_directory", "data_path", "setting"}
+    return ", ".join(sorted(name for name in names if any(run.args.get(name) != first[name] for run in runs)))
 
 
 def comparisons(table: Table) -> list[str]:

@@ -1,9 +1,7 @@
 """The flags that experiments and commands share, each with its unit or range."""
 
 import argparse
-import hashlib
 import os
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -232,24 +230,3 @@ def _add_training_flags(parser: Parser, lr: float, epoch: int) -> None:
     parser.add_argument(
         "--val-fraction", type=fraction, help="share of train cut off for validation where there is no such split"
     )
-
-
-# What says where and how a run is carried out, not which run it is.
-_CLEAN = re.compile(r"[^\w.+=-]+")
-MACHINE = ("device", "workers", "gpu_cache_fraction", "compile", "fresh", "command", "method")
-
-
-def run_name(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
-    """A readable folder name: network, data set, seed and epochs always, other flags where they differ."""
-    named = ("network", "clip_model", "pretrained", "clip_config", "dataset", "seed", "epoch")
-    parts = [args.network, args.dataset, f"seed{args.seed}", f"epoch{args.epoch}"]
-    for name, value in vars(args).items():
-        if name not in (*MACHINE, *named) and value != parser.get_default(name):
-            parts.append(name.replace("_", "-") + ("" if value is True else _as_name(str(value))))
-    return _CLEAN.sub("-", "_".join(parts))
-
-
-def _as_name(value: str) -> str:
-    """A flag's value as a part of a folder's name; where it had to be changed or cut, with some of its md5."""
-    clean = _CLEAN.sub("-", value)[:40]
-    return clean if clean == value else f"{clean}-{hashlib.md5(value.encode()).hexdigest()[:6]}"

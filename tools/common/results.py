@@ -1,19 +1,13 @@
 """The receipts of runs, read back: which method in which setting, on which data set, with which numbers."""
 
-import runpy
 import shlex
-import sys
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from unittest.mock import patch
 
 from errors import UserError
-from tools.common.args import MACHINE, Parser, experiment_parser
 from tools.common.files import read_json
-from tools.common.machine import ROOT
+from tools.common.naming import PLACE
 
 METRICS = {  # --metric -> the number in result.json, and how its epoch was chosen
     "last": ("test_acc_last", "after the last epoch"),
@@ -24,9 +18,6 @@ _NAMES = {"zero_shot": "ZS", "single_tp_vp": "single-TP-VP", "ilm_tp_vp": "ILM-T
 _NAMES |= {"flm_vp": "FLM-VP", "ilm_vp": "ILM-VP", "evp": "EVP", "linear_probing": "LP", "full_finetune": "FF"}
 # script below experiments/ -> the papers' name, in the order of the columns
 METHODS = {f"{folder}/{script}": name for folder in ("cnn", "clip") for script, name in _NAMES.items()}
-# what args.json holds besides a run's setting
-PLACE, CLIP = ("network", "dataset", "seed"), ("clip_model", "pretrained", "clip_config")
-NO_SETTING = {*MACHINE, *PLACE, *CLIP, "working_directory", "data_path"}
 
 
 @dataclass(frozen=True)
@@ -93,22 +84,7 @@ def read_receipt(path: Path) -> Receipt:
     keys = [key for key, _ in METRICS.values() if key != "test_acc_at_best_val" or result.get(key) is not None]
     if finished and not all(0 <= result[key] <= 1 for key in keys):
         raise ValueError("an accuracy outside of [0,1]")
-    return Receipt(path, Column(method, setting(method, args)), *place, args, result, command, size, finished)
-
-
-def setting(method: str, args: dict) -> tuple[str, ...]:
-    """The flags that differ from the script's defaults, in words; the precision, from what `auto` is on the device."""
-    automatic = "float16" if str(args.get("device")).startswith("cuda") else "float32"
-    defaults = {name: script_parser(method).get_default(name) for name in args} | {"precision": automatic}
-    flags = {name: args[name] for name in args.keys() - NO_SETTING if args[name] != defaults[name]}
-    return tuple(sorted(name.replace("_", "-") + f" {value}" * (value is not True) for name, value in flags.items()))
-
-
-@cache
-def script_parser(method: str) -> Parser:
-    """The parser that a script's main makes, stopped there; for a script that is not here, one of the common flags."""
-    made: list[Parser] = []
-    with suppress(Exception, SystemExit):  # a script of the user's own may fail in any way
-        with patch.object(Parser, "parse_args", lambda parser, argv: sys.exit(made.append(parser))):
-            runpy.run_path(str(ROOT / "experiments" / f"{method}.py"))["main"]([])
-    return made[0] if made else experiment_parser(__file__, "", lr=0.01)
+    if "setting" not in args:
+        raise ValueError("args.json lacks `setting`: a run of an older layout")
+    column = Column(method, tuple(map(str, args["setting"])))
+    return Receipt(path, column, *place, args, result, command, size, finished)

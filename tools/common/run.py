@@ -16,11 +16,12 @@ import cfg
 from algorithms.training import NonFiniteLoss
 from errors import Interrupted, RunError, UserError
 from tools.common import plots
-from tools.common.args import MACHINE, Parser, resolve_precision, run_name
+from tools.common.args import Parser, resolve_precision
 from tools.common.board import Board
 from tools.common.files import load_checkpoint, own_folder, read_json, save_checkpoint, write_json, write_whole
 from tools.common.log import Log
 from tools.common.machine import environment, prepare_device
+from tools.common.naming import MACHINE, PLACE, run_name, setting
 from tools.common.receipt import describe, summarise
 
 
@@ -42,6 +43,7 @@ class Run:
         self.args, self._defaults = args, parser.get_default
         self.path = cfg.results_path / args.method / run_name(args, parser)
         self.device, self.precision = args.device, resolve_precision(args.precision, args.device)
+        self._setting = setting(args, parser, self.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
         self.figures: dict[str, Callable[[], Figure]] = {}
         self.result: dict | None = None
@@ -140,7 +142,7 @@ class Run:
         Raises:
             UserError: the checkpoint is damaged, or another run's.
         """
-        named = {name: getattr(self.args, name) for name in ("method", "network", "dataset", "seed")}
+        named = {name: getattr(self.args, name) for name in ("method", *PLACE)}
         self._setup = named | {
             "class_names": list(splits.class_names),
             "transform": asdict(transform),
@@ -153,8 +155,9 @@ class Run:
             for entry in self.path.iterdir():
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        machine = {"command": self.args.command, "working_directory": str(Path.cwd()), "data_path": str(cfg.data_path)}
-        write_json(self.path / "args.json", self._arguments() | machine | {"device": str(self.device)})
+        where = {"working_directory": str(Path.cwd()), "data_path": str(cfg.data_path), "device": str(self.device)}
+        own = {"setting": self._setting, "command": self.args.command}
+        write_json(self.path / "args.json", self._arguments() | own | where)
         file = self.path / "ckpt.pth"
         if file.is_file():
             self._resume(file, named)
@@ -216,7 +219,7 @@ class Run:
 
     def _write_result(self, status: str) -> dict:
         result = {
-            **{name: getattr(self.args, name) for name in ("method", "network", "dataset", "seed")},
+            **{name: getattr(self.args, name) for name in ("method", *PLACE)},
             "status": status,
             "epochs": self.args.epoch,
             **summarise(self.log.records),

@@ -1,0 +1,43 @@
+"""What makes two runs one and the same, and what a run is called: its folder's name, its setting."""
+
+import argparse
+import hashlib
+import re
+from typing import Any
+
+from tools.common.args import resolve_precision
+
+_CLEAN = re.compile(r"[^\w.+=-]+")
+# What says where and how a run is carried out, not which run it is.
+MACHINE = ("device", "workers", "gpu_cache_fraction", "compile", "fresh", "command", "method")
+CLIP = ("clip_model", "pretrained", "clip_config")
+PLACE = ("network", "dataset", "seed")  # a run's place in the tables
+
+
+def own_flags(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """The flags in which a run differs from the script's defaults, but those of MACHINE, CLIP and PLACE."""
+    named = (*MACHINE, *CLIP, *PLACE)
+    return {name: v for name, v in vars(args).items() if name not in named and v != parser.get_default(name)}
+
+
+def setting(args: argparse.Namespace, parser: argparse.ArgumentParser, precision: str) -> list[str]:
+    """`own_flags` in words, sorted; of the precision, as it was resolved, what `auto` does not give on the device."""
+    flags = own_flags(args, parser) | {"precision": precision}
+    if precision == resolve_precision("auto", args.device):
+        del flags["precision"]
+    return sorted(name.replace("_", "-") + f" {value}" * (value is not True) for name, value in flags.items())
+
+
+def run_name(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """A readable folder name: network, data set, seed and epochs always, other flags where they differ."""
+    parts = [args.network, args.dataset, f"seed{args.seed}", f"epoch{args.epoch}"]
+    for name, value in own_flags(args, parser).items():
+        if name != "epoch":
+            parts.append(name.replace("_", "-") + ("" if value is True else _as_name(str(value))))
+    return _CLEAN.sub("-", "_".join(parts))
+
+
+def _as_name(value: str) -> str:
+    """A flag's value as a part of a folder's name; where it had to be changed or cut, with some of its md5."""
+    clean = _CLEAN.sub("-", value)[:40]
+    return clean if clean == value else f"{clean}-{hashlib.md5(value.encode()).hexdigest()[:6]}"
