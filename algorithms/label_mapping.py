@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from algorithms.distributed import all_sum, rank
+
 
 @torch.no_grad()
 def count_predictions(
@@ -25,7 +27,8 @@ def count_predictions(
     """
     counter = PredictionCounter(num_source, num_target)
     for images, labels in loader:
-        counter.add(source_logits(images), labels)
+        if len(labels):  # of a small batch, one of several processes may have no image
+            counter.add(source_logits(images), labels)
     return counter.counts
 
 
@@ -43,7 +46,8 @@ class PredictionCounter:
 
     @property
     def counts(self) -> Tensor:
-        return self._zeros("cpu") if self._counts is None else self._counts.cpu()
+        """(S,T) int64 on the CPU, those of all processes of this run: all of them must ask."""
+        return all_sum(self._zeros("cpu") if self._counts is None else self._counts.cpu())
 
     def _zeros(self, device: torch.device | str) -> Tensor:
         return torch.zeros(self._shape, dtype=torch.int64, device=device)
@@ -76,8 +80,10 @@ class PredictionCounter:
         return {"pairs": pairs, "counts": counts[pairs[:, 0], pairs[:, 1]]}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes up saved counts: in the first process alone, for they are those of all."""
         pairs, counts = state["pairs"], state["counts"]
-        self._counts = self._zeros(pairs.device).index_put_(tuple(pairs.T), counts) if len(pairs) else None
+        mine = len(pairs) > 0 and rank() == 0
+        self._counts = self._zeros(pairs.device).index_put_(tuple(pairs.T), counts) if mine else None
 
 
 def frequency_label_mapping(counts: Tensor) -> Tensor:
@@ -131,13 +137,20 @@ def random_label_mapping(num_source: int, num_target: int, generator: torch.Gene
     return torch.randperm(num_source, generator=generator)[:num_target]
 
 
-def targets_without_predictions(counts: Tensor, mapping: Tensor) -> int:
-    """How many targets hold a source label that not one of their images was predicted as: an arbitrary choice.
-
-    When the network's predictions collapse to few source labels this number grows, and the map says nothing.
+def describe_mapping(counts: Tensor, mapping: Tensor) -> dict[str, float]:
+    """What a map made from counts of predictions is worth, for an epoch's record.
 
     Args:
         counts: (S,T) int64, what the mapping was made from.
         mapping: (T,) int64.
+
+    Returns:
+        `targets_without_predictions`: how many targets hold a source label that not one of their images was predicted
+        as, an arbitrary choice. When the network's predictions collapse to few source labels this number grows, and
+        the map says nothing.
+        `mapping_precision`: of the images predicted as a source label that the map uses, the share in [0,1] that are
+        of a target it stands for; 0 where there is no such image.
     """
-    return int((counts[mapping, torch.arange(len(mapping))] == 0).sum())
+    own = counts[mapping, torch.arange(len(mapping))]
+    used = int(counts[mapping.unique()].sum())
+    return {"targets_without_predictions": int((own == 0).sum()), "mapping_precision": int(own.sum()) / max(used, 1)}

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from algorithms.distributed import all_sum, average_gradients, is_synchronised, world_size
+
 
 class NonFiniteLoss(Exception):
     """A loss became infinite or not a number."""
@@ -24,6 +26,13 @@ class _Meter:
         self.images += len(labels)
         self.loss = self.loss + loss.detach() * len(labels)
         self.correct = self.correct + (logits.detach().argmax(1) == labels).sum()
+
+    def over_processes(self) -> "_Meter":
+        """Adds what the other processes of this run have summed up."""
+        sums = torch.tensor([self.images, float(self.loss), float(self.correct)], dtype=torch.float64)
+        images, self.loss, self.correct = all_sum(sums).tolist()
+        self.images = int(images)
+        return self
 
     def summary(self) -> dict[str, float]:
         images = max(self.images, 1)
@@ -49,7 +58,8 @@ def train_one_epoch(
 
     Args:
         model: images (B,3,h,w) in [0,1] -> target logits (B,T).
-        loader: batches of images and labels (B,) int64, on the model's device.
+        loader: batches of images and labels (B,) int64, on the model's device. Where several processes carry out this
+            run, its own share of each batch, which may be empty.
         after_step: called after each step of the optimizer.
         observe: called with each batch's labels after its forward pass.
 
@@ -61,22 +71,28 @@ def train_one_epoch(
     """
     model.train()
     meter = _Meter()
+    together = is_synchronised(model)
     shown = time.monotonic()
     with progress(loader, description) as bar:
         for images, labels in bar:
-            logits = model(images)
-            observe(labels)
-            loss = F.cross_entropy(logits, labels)
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
+            if len(labels) or together:
+                logits = model(images)
+                observe(labels)
+                loss = F.cross_entropy(logits, labels)
+                scaler.scale(loss).backward()
+                if len(labels):
+                    meter.add(loss, logits, labels)
+            average_gradients(optimizer, len(labels))
             scaler.step(optimizer)
             scaler.update()
             after_step()
-            meter.add(loss, logits, labels)
             if time.monotonic() - shown > 0.5:  # reading the sums waits for the device, so not at every step
                 shown = time.monotonic()
-                _check_finite(meter)
+                if world_size() == 1:  # processes stop together, after the epoch
+                    _check_finite(meter)
                 bar.set_postfix(meter.summary(), refresh=False)
+    meter.over_processes()
     _check_finite(meter)
     return meter.summary()
 
@@ -104,10 +120,11 @@ def evaluate(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for images, labels in progress(loader, description):
-            logits = model(images)
-            observe(labels)
-            meter.add(F.cross_entropy(logits, labels), logits, labels)
-    return meter.summary()
+            if len(labels):
+                logits = model(images)
+                observe(labels)
+                meter.add(F.cross_entropy(logits, labels), logits, labels)
+    return meter.over_processes().summary()
 
 
 def step_schedule(optimizer: torch.optim.Optimizer, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
@@ -167,6 +184,7 @@ def fit(
     for epoch in range(start_epoch, epochs):
         label = f"epoch {epoch + 1}/{epochs}"
         begin = time.perf_counter()
+        torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)  # all processes draw one order of the images
         record = dict(on_epoch_start(epoch) or {})
         torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
         record["lr"] = optimizer.param_groups[0]["lr"]

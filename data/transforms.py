@@ -60,7 +60,12 @@ class Transform:
 
         Returns:
             (h,w,3) uint8, or float32 in [0,1] for mode F; h = w = `decoded_side` unless that is None.
+
+        Raises:
+            ValueError: the image is so narrow that it would have gigapixels when its shorter side is `size`.
         """
+        if self.shorter and self.size**2 * max(image.size) > min(image.size) * Image.MAX_IMAGE_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels are too narrow")
         mode = InterpolationMode.BICUBIC if self.bicubic else InterpolationMode.BILINEAR
         image = F.resize(image, self.size if self.shorter else [self.size, self.size], mode)
         pixels = np.array(image if self.random else F.center_crop(image, self.side))
@@ -77,11 +82,11 @@ class Transform:
         y, x = (int(at * (length - self.side + 1)) for at, length in zip(place, pixels.shape[:2], strict=True))
         return pixels[y : y + self.side, x : x + self.side]
 
-    def on_batch(self, images: Tensor) -> Tensor:
-        """The random flips of images (B,3,side,side); draws from torch's CPU generator."""
+    def on_batch(self, images: Tensor, batch_size: int, share: slice) -> Tensor:
+        """The random flips of images (b,3,side,side), a share of a batch; draws for all from torch's CPU generator."""
         if not self.random:
             return images
-        flip = (torch.rand(len(images)) < 0.5).to(images.device, non_blocking=True)
+        flip = (torch.rand(batch_size) < 0.5)[share].to(images.device, non_blocking=True)
         return torch.where(flip[:, None, None, None], images.flip(3), images)
 
 

@@ -170,7 +170,7 @@ def test_the_text_bank_is_encoded_once(script, expected, run_script, words, monk
 @pytest.mark.usefixtures("small")
 def test_ilm_on_clip_is_the_map_of_the_cnn_side(run_script, words, tiny_row):
     module = load_script("experiments/clip/ilm_tp_vp")
-    for name in ("count_predictions", "frequency_label_mapping", "targets_without_predictions"):
+    for name in ("count_predictions", "frequency_label_mapping", "describe_mapping"):
         assert getattr(module, name) is getattr(label_mapping, name)
     module.main([*words("experiments/clip/ilm_tp_vp"), "--epoch", "1", "--lr", "1e-30"])
     found = checkpoint(only_run("experiments/clip/ilm_tp_vp") / "ckpt.pth")["mapping_sequence"]

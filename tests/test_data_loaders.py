@@ -8,7 +8,7 @@ from test_data_transforms import make_mixed
 
 from data.cache import RaggedPixels
 from data.catalog import find_dataset
-from data.loaders import Loader, _gather, _on_device, build_loaders
+from data.loaders import WHOLE, Loader, _gather, _on_device, build_loader, build_loaders
 from data.splits import ImageArrays, Splits, whole
 from data.transforms import Transform
 
@@ -177,11 +177,39 @@ def test_train_and_eval_transforms_are_not_mixed_up(tmp_path):
     assert next(iter(built.test))[0].shape == (4, 3, 6, 6)
 
 
-def test_example_is_the_first_image(tmp_path):
+def test_examples_are_from_all_over_the_split(tmp_path):
     built = loaders(numbered(9), tmp_path)
-    assert numbers(built.train.example[None]) == numbers(built.test.example[None]) == [0]
-    assert built.train.example.shape == (3, 16, 16)
+    assert numbers(built.train.examples) == numbers(built.test.examples) == [0, 2, 5, 8]
+    assert numbers(loaders(numbered(3), tmp_path).test.examples) == [0, 1, 2]
+    assert built.train.examples.shape == (4, 3, 16, 16)
     assert len(built.train) == 3 and len(everything(built.train)[1]) == 9  # the loader is as it was
+
+
+@sources
+@pytest.mark.parametrize("transform", [FIXED, RANDOM, EVP])
+@pytest.mark.parametrize("processes", [2, 3, 5])
+def test_shares_make_up_the_batches(data_path, transform, cache, workers, processes):
+    """What several processes see of a batch is, together, what one would see: each image once, cut and flipped alike.
+
+    Of the last batch, which is smaller, some see nothing.
+    """
+    make_folders(data_path, "mine", counts={"train": 5, "val": 0, "test": 2}, classes=("a", "b"))
+    split = find_dataset("mine").read().train
+    how = {"batch_size": 4, "device": CPU, "workers": workers, "shuffle": True}
+    how["cache_folder"] = data_path / ".cache" if cache else None
+
+    def batches(share):
+        loader = build_loader(split, transform, "mine train", share=share, **how)
+        torch.manual_seed(3)
+        return list(loader)
+
+    whole = batches(WHOLE)
+    assert [len(labels) for _, labels in whole] == [4, 4, 2]
+    for first in range(processes):
+        share = slice(first, None, processes)
+        for (images, labels), (all_images, all_labels) in zip(batches(share), whole, strict=True):
+            assert torch.equal(images, all_images[share]) and torch.equal(labels, all_labels[share])
+            assert images.shape[1:] == all_images.shape[1:]
 
 
 def test_map(tmp_path):
@@ -224,13 +252,13 @@ def test_encoded(tmp_path, part):
 def test_arrays_of_one_channel_travel_as_one(transform):
     """Pinned memory cannot hold a tensor whose channels are one and the same; the loader spreads them on the device."""
     array = np.random.default_rng(0).random((5, 6, 6), dtype=np.float32)
-    fetched = next(_gather(torch.from_numpy(array), transform, CPU)([torch.tensor([3, 1])]))
+    fetched = next(_gather(torch.from_numpy(array), transform, CPU)([torch.tensor([3, 1])], WHOLE))
     assert fetched.shape == (2, 1, 6, 6)
     assert 0 not in fetched.stride()
     loader = Loader(
         np.arange(5),
         _gather(torch.from_numpy(array), transform, CPU),
-        lambda x: x,
+        lambda x, *_: x,
         batch_size=5,
         shuffle=False,
         device=CPU,

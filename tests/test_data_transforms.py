@@ -8,6 +8,7 @@ from make_data import make_folders, noise, write_image
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 
+from data.loaders import WHOLE
 from data.transforms import Transform, restore_transform
 from errors import UserError
 
@@ -199,21 +200,24 @@ def test_random_flips():
     torch.manual_seed(0)
     image = torch.from_numpy(marked(5, 5)).permute(2, 0, 1)
     images = image.expand(1000, -1, -1, -1).clone()
-    out = Transform(7, 5, random=True).on_batch(images)
+    out = Transform(7, 5, random=True).on_batch(images, len(images), WHOLE)
     assert torch.equal(images, image.expand(1000, -1, -1, -1))  # the argument is left alone
     flipped = (out == image.flip(2)).flatten(1).all(1)
     kept = (out == image).flatten(1).all(1)
     assert (flipped ^ kept).all()
     assert 420 < flipped.sum() < 580  # standard deviation 16
     torch.manual_seed(0)
-    assert torch.equal(Transform(7, 5, random=True).on_batch(images), out)
+    assert torch.equal(Transform(7, 5, random=True).on_batch(images, len(images), WHOLE), out)
     torch.manual_seed(1)
-    assert not torch.equal(Transform(7, 5, random=True).on_batch(images), out)
+    assert not torch.equal(Transform(7, 5, random=True).on_batch(images, len(images), WHOLE), out)
+    torch.manual_seed(0)
+    share = slice(1, None, 3)
+    assert torch.equal(Transform(7, 5, random=True).on_batch(images[share], len(images), share), out[share])
 
 
 @pytest.mark.parametrize("transform", [Transform(5), Transform(7, 5), Transform(5, shorter=True, bicubic=True)])
 def test_fixed_transforms_draw_nothing(transform):
     images = torch.zeros(2, 3, 5, 5)
     state = torch.get_rng_state()
-    assert transform.on_batch(images) is images
+    assert transform.on_batch(images, len(images), WHOLE) is images
     assert torch.equal(torch.get_rng_state(), state)

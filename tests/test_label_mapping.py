@@ -6,10 +6,10 @@ import torch
 from algorithms.label_mapping import (
     PredictionCounter,
     count_predictions,
+    describe_mapping,
     frequency_label_mapping,
     majority_label_mapping,
     random_label_mapping,
-    targets_without_predictions,
 )
 
 
@@ -69,7 +69,7 @@ def test_at_the_size_of_sun397_on_text_prompts():
     counts.index_put_((predictions, labels), torch.tensor(1), accumulate=True)
     mapping = frequency_label_mapping(counts)
     assert len(set(mapping.tolist())) == target
-    assert targets_without_predictions(counts, mapping) == 0
+    assert describe_mapping(counts, mapping)["targets_without_predictions"] == 0
 
 
 @pytest.mark.parametrize("make", [frequency_label_mapping, lambda c: random_label_mapping(*c.shape, torch.Generator())])
@@ -109,10 +109,19 @@ def test_a_watching_counter_counts_what_the_loop_sees():
     assert counter.take().sum() == 0
 
 
-def test_targets_without_predictions():
-    counts = torch.tensor([[4, 0, 0], [0, 0, 0], [0, 1, 0]])
-    assert targets_without_predictions(counts, torch.tensor([0, 2, 1])) == 1
-    assert targets_without_predictions(counts, torch.tensor([1, 0, 2])) == 3
+@pytest.mark.parametrize(
+    ("mapping", "without", "precision"),
+    [
+        ([0, 2, 1], 1, 5 / 8),  # all images are predicted as a source in the map, 4 + 1 of 8 as their target's
+        ([1, 0, 2], 2, 1 / 8),
+        ([0, 0, 3], 2, 4 / 6),  # many-to-one: 6 images are predicted as source 0, 4 of them are of target 0
+        ([3, 1, 3], 3, 0),  # sources that nothing is predicted as
+    ],
+)
+def test_what_a_mapping_is_worth(mapping, without, precision):
+    counts = torch.tensor([[4, 0, 2], [0, 0, 0], [0, 1, 1], [0, 0, 0]])
+    worth = describe_mapping(counts, torch.tensor(mapping))
+    assert worth == {"targets_without_predictions": without, "mapping_precision": precision}
 
 
 MAJORITIES = {

@@ -17,7 +17,7 @@ from tiny import ROOT
 
 import cfg
 from errors import RunError, UserError
-from tools.common import files
+from tools.common.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small")
 SCRIPT = "experiments/cnn/ilm_vp"
@@ -28,6 +28,10 @@ def start(*words: object, cwd: Path = ROOT) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "tests/tiny.py"), str(ROOT / f"{SCRIPT}.py"), *map(str, (*SMALL, *words))]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def without_times(result: dict) -> dict:
+    return {name: value for name, value in result.items() if name not in ("seconds", "images_per_second")}
 
 
 def wait_for_epoch(run: Path, process: subprocess.Popen, epochs: int = 2) -> None:
@@ -79,10 +83,7 @@ def test_sigkill_then_the_same_command_equals_uninterrupted(run_script):
     assert len((run / "log.jsonl").read_text().splitlines()) < 12, "the run was over before it was killed"
     again = run_script(SCRIPT, *SMALL, "--epoch", 12)
     assert all(same(checkpoint(run / name), content) for name, content in expected.items())
-    changing = ("seconds", "images_per_second")
-    assert {k: v for k, v in again.items() if k not in changing} == {
-        k: v for k, v in whole.items() if k not in changing
-    }
+    assert without_times(again) == without_times(whole)
 
 
 def test_a_second_process_is_refused(run_script):
@@ -113,7 +114,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(run_script, monkeypatch):
 
     monkeypatch.setattr(torch, "save", half_written)
     with pytest.raises(RunError, match="No space left") as caught:
-        files.save_checkpoint(run / "ckpt.pth", {"epoch": 2})
+        save_checkpoint(run / "ckpt.pth", {"epoch": 2})
     assert caught.value.exit_code == 1
     assert same(checkpoint(run / "ckpt.pth"), before)
     assert not list(run.glob(".*tmp*"))
@@ -135,6 +136,7 @@ def test_a_damaged_checkpoint_in_the_runs_folder_is_named(damage, run_script):
     run = folder(SCRIPT, "tiny_small_seed7_epoch2")
     (run / "result.json").unlink()
     file = run / "ckpt.pth"
+    (run / "ckpt.previous.pth").unlink()
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:5000])
     elif damage == "foreign":
@@ -147,6 +149,39 @@ def test_a_damaged_checkpoint_in_the_runs_folder_is_named(damage, run_script):
     assert str(file) in str(caught.value)
     assert file.read_bytes() == content
     assert run_script(SCRIPT, *SMALL, "--epoch", 2, "--fresh")["status"] == "finished"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, run_script, capsys):
+    expected = run_script(SCRIPT, *SMALL, "--epoch", 4)
+    run = folder(SCRIPT, "tiny_small_seed7_epoch4")
+    last = checkpoint(run / "ckpt.pth")
+    assert checkpoint(run / "ckpt.previous.pth")["epoch"] == 2
+    (run / "result.json").unlink()
+    file = run / "ckpt.pth"
+    content = bytearray(file.read_bytes())
+    content[content.index(last["visual_prompt_dict"]["program"].numpy().tobytes()) + 1000] ^= 4
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(content[:5000] if damage == "cut" else content)
+    capsys.readouterr()
+    again = run_script(SCRIPT, *SMALL, "--epoch", 4)
+    out = capsys.readouterr().out
+    assert f"Continuing after epoch 3 of 4, from {run / 'ckpt.previous.pth'}" in out
+    assert (f"{file} is damaged: " in out) == (damage != "gone")
+    assert without_times(again) == without_times(expected)
+    assert same(checkpoint(file), last)
+
+
+def test_two_damaged_checkpoints(run_script):
+    run_script(SCRIPT, *SMALL, "--epoch", 2)
+    run = folder(SCRIPT, "tiny_small_seed7_epoch2")
+    (run / "result.json").unlink()
+    for name in ("ckpt.pth", "ckpt.previous.pth"):
+        (run / name).write_bytes((run / name).read_bytes()[:-500])
+    with pytest.raises(UserError, match=r"ckpt\.previous\.pth(.|\n)*--epoch 2 --fresh"):
+        run_script(SCRIPT, *SMALL, "--epoch", 2)
 
 
 def test_a_folder_of_other_arguments_is_not_taken_over(run_script):
@@ -207,7 +242,7 @@ def test_a_run_does_not_change_its_precision_half_way(run_script):
 
 
 def test_interrupted_while_the_first_checkpoint_is_written(run_script, monkeypatch):
-    def interrupt(path, content):
+    def interrupt(path, content, **how):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tools.common.run.save_checkpoint", interrupt)

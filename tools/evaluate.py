@@ -34,7 +34,7 @@ from data.transforms import restore_transform
 from errors import UserError
 from models.restore import default_transform, restore
 from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
-from tools.common.files import open_checkpoint
+from tools.common.checkpoint import open_checkpoint
 from tools.common.flag_types import positive_int
 
 

@@ -21,7 +21,7 @@ from data.splits import ImageFiles, whole
 from data.transforms import restore_transform
 from models.restore import default_transform, restore
 from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
-from tools.common.files import open_checkpoint
+from tools.common.checkpoint import open_checkpoint
 
 TOP = 5
 

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> dict:
         optimizer = NormalizedGradient(prompt.program, prompt.mask, lr=args.lr, norm=args.gradient_norm)
         scheduler = cosine_schedule(optimizer, args.epoch)
         counter = PredictionCounter(len(texts), len(texts)).watch(network)
-        run.figures = prompted_figures(model, counter, loaders.test.example, texts, splits.class_names)
+        run.figures = prompted_figures(model, counter, loaders.test.examples, texts, splits.class_names)
         checkpoint = {"visual_prompt_dict": prompt, "mapping_sequence": model.mapping}
         parts = {"optimizer_dict": optimizer, "scheduler_dict": scheduler, **checkpoint}
         run.track(splits, transform, row.settings([template]), **parts)

@@ -17,6 +17,7 @@ from tools.common.command import run_command  # first, for Ctrl-C during the imp
 
 import torch
 
+from algorithms.distributed import synchronise_batch_norm
 from algorithms.training import cosine_schedule, fit
 from data.catalog import find_dataset
 from data.loaders import build_loaders
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> dict:
         loading = run.loading(dataset.batch_size)
         loaders = build_loaders(splits, train_transform=train_transform, eval_transform=eval_transform, **loading)
         model = load_image_encoder(row, num_classes=len(splits.class_names), frozen=False, **run.placement)
+        model = synchronise_batch_norm(model, run.device)
 
         optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.1, fused=True)
         scheduler = cosine_schedule(optimizer, args.epoch * len(loaders.train))

@@ -21,8 +21,8 @@ import torch
 from algorithms.label_mapping import (
     PredictionCounter,
     count_predictions,
+    describe_mapping,
     frequency_label_mapping,
-    targets_without_predictions,
 )
 from algorithms.training import cosine_schedule, fit, progress
 from data.catalog import find_dataset
@@ -69,13 +69,12 @@ def main(argv: list[str] | None = None) -> dict:
                 batches = progress(loaders.train, "mapping")
                 counts = count_predictions(model.source_logits, batches, num_source, num_target)
             mapping = frequency_label_mapping(counts)
-            arbitrary = targets_without_predictions(counts, mapping)
-            return {"remapped": model.set_mapping(mapping), "targets_without_predictions": arbitrary}
+            return {"remapped": model.set_mapping(mapping), **describe_mapping(counts, mapping)}
 
         optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9, fused=True)
         scheduler = cosine_schedule(optimizer, args.epoch * len(loaders.train))
         counter = PredictionCounter(num_source, num_target).watch(network)
-        run.figures = prompted_figures(model, counter, loaders.test.example, texts, splits.class_names)
+        run.figures = prompted_figures(model, counter, loaders.test.examples, texts, splits.class_names)
         checkpoint = {"visual_prompt_dict": prompt, "mapping_sequence": model.mapping, "counter_dict": trained}
         parts = {"optimizer_dict": optimizer, "scheduler_dict": scheduler, **checkpoint}
         run.track(splits, transform, row.settings(TEMPLATES), **parts)

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> dict:
         encoder = load_image_encoder(row, **run.placement)
         loaders = loaders.map(lambda loader, part: loader.encoded(encoder, lambda b: progress(b, f"{part} features")))
 
-        head = torch.nn.Linear(loaders.train.example.shape[0], len(splits.class_names)).to(run.device)
+        head = torch.nn.Linear(loaders.train.examples.shape[1], len(splits.class_names)).to(run.device)
 
         optimizer = torch.optim.Adam(head.parameters(), lr=args.lr, fused=True)
         scheduler = step_schedule(optimizer, args.epoch)

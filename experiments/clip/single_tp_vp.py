@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> dict:
         optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9, fused=True)
         scheduler = cosine_schedule(optimizer, args.epoch * len(loaders.train))
         counter = PredictionCounter(len(texts), len(texts)).watch(network)
-        run.figures = prompted_figures(model, counter, loaders.test.example, texts, splits.class_names)
+        run.figures = prompted_figures(model, counter, loaders.test.examples, texts, splits.class_names)
         checkpoint = {"visual_prompt_dict": prompt, "mapping_sequence": model.mapping}
         parts = {"optimizer_dict": optimizer, "scheduler_dict": scheduler, **checkpoint}
         run.track(splits, transform, row.settings(templates), **parts)

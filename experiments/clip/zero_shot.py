@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> dict:
 
         counter = PredictionCounter(num_target, num_target).watch(network)
         source_names = splits.class_names if args.ensemble else texts
-        figures = prompted_figures(model, counter, loader.example, source_names, splits.class_names)
+        figures = prompted_figures(model, counter, loader.examples, source_names, splits.class_names)
         run.figures = {"mapping": figures["mapping"]}
         checkpoint = {"visual_prompt_dict": model.prompt, "mapping_sequence": model.mapping}
         run.track(splits, transform, row.settings(templates, ensemble=args.ensemble), **checkpoint)

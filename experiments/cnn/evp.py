@@ -16,7 +16,12 @@ from tools.common.command import run_command  # first, for Ctrl-C during the imp
 
 # isort: split
 
-from algorithms.label_mapping import PredictionCounter, count_predictions, majority_label_mapping
+from algorithms.label_mapping import (
+    PredictionCounter,
+    count_predictions,
+    describe_mapping,
+    majority_label_mapping,
+)
 from algorithms.normalized_gradient import NormalizedGradient
 from algorithms.training import cosine_schedule, fit, progress
 from data.catalog import find_dataset
@@ -57,12 +62,13 @@ def main(argv: list[str] | None = None) -> dict:
             batches = progress(mapped, "mapping")
             counts = count_predictions(model.source_logits, batches, num_source, num_target)
             mapping = majority_label_mapping(counts)
-            return {"remapped": model.set_mapping(mapping), "source_classes": len(mapping.unique())}
+            worth = describe_mapping(counts, mapping)
+            return {"remapped": model.set_mapping(mapping), "source_classes": len(mapping.unique()), **worth}
 
         optimizer = NormalizedGradient(prompt.program, prompt.mask, lr=args.lr, norm=args.gradient_norm)
         scheduler = cosine_schedule(optimizer, args.epoch)
         counter = PredictionCounter(num_source, num_target).watch(network)
-        run.figures = prompted_figures(model, counter, loaders.test.example, row.class_names, splits.class_names)
+        run.figures = prompted_figures(model, counter, loaders.test.examples, row.class_names, splits.class_names)
         checkpoint = {"visual_prompt_dict": prompt, "mapping_sequence": model.mapping}
         run.track(splits, transform, optimizer_dict=optimizer, scheduler_dict=scheduler, **checkpoint)
         fit(model, loaders, optimizer, scheduler, on_epoch_start=remap, observe_test=counter, **run.fitting)

@@ -21,8 +21,8 @@ import torch
 from algorithms.label_mapping import (
     PredictionCounter,
     count_predictions,
+    describe_mapping,
     frequency_label_mapping,
-    targets_without_predictions,
 )
 from algorithms.training import fit, progress, step_schedule
 from data.catalog import find_dataset
@@ -60,13 +60,12 @@ def main(argv: list[str] | None = None) -> dict:
             batches = progress(loaders.train, "mapping")
             counts = count_predictions(model.source_logits, batches, num_source, num_target)
             mapping = frequency_label_mapping(counts)
-            arbitrary = targets_without_predictions(counts, mapping)
-            return {"remapped": model.set_mapping(mapping), "targets_without_predictions": arbitrary}
+            return {"remapped": model.set_mapping(mapping), **describe_mapping(counts, mapping)}
 
         optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
         scheduler = step_schedule(optimizer, args.epoch)
         counter = PredictionCounter(num_source, num_target).watch(network)
-        run.figures = prompted_figures(model, counter, loaders.test.example, row.class_names, splits.class_names)
+        run.figures = prompted_figures(model, counter, loaders.test.examples, row.class_names, splits.class_names)
         checkpoint = {"visual_prompt_dict": prompt, "mapping_sequence": model.mapping}
         run.track(splits, transform, optimizer_dict=optimizer, scheduler_dict=scheduler, **checkpoint)
         fit(model, loaders, optimizer, scheduler, on_epoch_start=remap, observe_test=counter, **run.fitting)

@@ -18,6 +18,7 @@ from tools.common.command import run_command  # first, for Ctrl-C during the imp
 
 import torch
 
+from algorithms.distributed import synchronise_batch_norm
 from algorithms.training import fit
 from data.catalog import find_dataset
 from data.loaders import build_loaders
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> dict:
         loading = run.loading(dataset.batch_size)
         loaders = build_loaders(splits, train_transform=train_transform, eval_transform=eval_transform, **loading)
         model = load_network(args.network, num_classes=len(splits.class_names), frozen=False, **run.placement)
+        model = synchronise_batch_norm(model, run.device)
 
         optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, weight_decay=5e-4, fused=True)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epoch)

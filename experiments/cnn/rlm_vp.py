@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> dict:
         optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
         scheduler = step_schedule(optimizer, args.epoch)
         counter = PredictionCounter(num_source, num_target).watch(network)
-        run.figures = prompted_figures(model, counter, loaders.test.example, row.class_names, splits.class_names)
+        run.figures = prompted_figures(model, counter, loaders.test.examples, row.class_names, splits.class_names)
         checkpoint = {"visual_prompt_dict": prompt, "mapping_sequence": model.mapping}
         run.track(splits, transform, optimizer_dict=optimizer, scheduler_dict=scheduler, **checkpoint)
         fit(model, loaders, optimizer, scheduler, observe_test=counter, **run.fitting)

@@ -4,28 +4,38 @@ Scripts import this first: PyTorch takes seconds to import, and Ctrl-C may come 
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
 from errors import Interrupted, UserError
+from tools.common import processes
 
 
 def _interrupted(kind, error, traceback) -> None:
     if not issubclass(kind, KeyboardInterrupt):
         return sys.__excepthook__(kind, error, traceback)
-    print("\nInterrupted.", file=sys.stderr)
+    if processes.may_speak():
+        print("\nInterrupted.", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(Interrupted.exit_code)
 
 
 sys.excepthook = _interrupted
+if not processes.is_first():  # one of several tells how far they are
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    os.environ["TQDM_DISABLE"] = "1"
 
 
 def run_command(main: Callable[[], object]) -> None:
-    """Calls a script's `main`; exits with the error's code (2 a mistake, 1 a failed run, 130 Ctrl-C)."""
+    """Calls a script's `main`; exits with the error's code (2 a mistake, 1 a failed run, 130 Ctrl-C or SIGTERM)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what schedulers send before they kill
     try:
+        processes.connect()
         main()
+        processes.leave()
     except UserError as error:
-        print(f"\n{error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        if processes.may_speak():
+            print(f"\n{error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code) if processes.launched() else sys.exit(error.exit_code)

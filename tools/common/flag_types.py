@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from tools.common.processes import launched
+
 
 def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
@@ -69,9 +71,13 @@ def fraction(text: str) -> float:
 
 
 def device(text: str) -> torch.device:
-    """`auto` is CUDA where there is one; a device that is not there is refused."""
+    """`auto` is CUDA where there is one; one that is not there is refused. With torchrun each process has its own."""
     if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+    if launched() and text != "cpu":
+        if text != "cuda":
+            raise argparse.ArgumentTypeError(f"auto, cuda or cpu is needed with torchrun, not {text!r}")
+        text = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         chosen = torch.device(text)
         torch.zeros(1, device=chosen).item()

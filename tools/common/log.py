@@ -5,6 +5,7 @@ from pathlib import Path
 
 from errors import UserError
 from tools.common.files import unwritable, write_whole
+from tools.common.processes import is_first
 
 
 class Log:
@@ -46,11 +47,12 @@ class Log:
         write_whole(self.path, lambda file: file.write_text(text, encoding="utf-8"))
 
     def append(self, record: dict) -> None:
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise unwritable(self.path, error) from None
+        if is_first():
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(record) + "\n")
+            except OSError as error:
+                raise unwritable(self.path, error) from None
         self.records.append(record)
 
     @staticmethod

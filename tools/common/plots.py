@@ -54,13 +54,13 @@ def mapping_figure(
     return figure
 
 
-def prompt_figure(image: Tensor, title: str) -> Figure:
-    """An image (3,H,W) in [0,1], values outside clipped: what the network sees of a prompted example."""
-    figure = Figure(figsize=(4, 4.3), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
-    axes.set_title(title, fontsize=9)
-    axes.axis("off")
+def prompt_figure(images: Tensor, title: str) -> Figure:
+    """Images (N,3,H,W) in [0,1], values outside clipped, in a row: what the network sees of prompted examples."""
+    figure = Figure(figsize=(2.6 * len(images), 3), layout="constrained")
+    for axes, image in zip(figure.subplots(1, len(images), squeeze=False)[0], images, strict=True):
+        axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
+        axes.axis("off")
+    figure.suptitle(title, fontsize=9)
     return figure
 
 
@@ -84,20 +84,20 @@ def curves_figure(records: Sequence[dict]) -> Figure:
 
 
 def prompted_figures(
-    model, counter, example: Tensor, source_names: Sequence[str], target_names: Sequence[str]
+    model, counter, examples: Tensor, source_names: Sequence[str], target_names: Sequence[str]
 ) -> dict[str, Callable[[], Figure]]:
     """A prompt method's figures for `Run.figures`: `mapping` and `prompt`.
 
     Args:
         model: has `prompt` and `mapping`.
         counter: its `take()` gives the test predictions since the last figure, (S,T) int64.
-        example: an image (3,h,w) in [0,1].
+        examples: images (N,3,h,w) in [0,1].
     """
 
     def prompt() -> Figure:
         with torch.no_grad():
-            device = model.mapping.device
-            return prompt_figure(model.prompt(example[None].to(device))[0].cpu(), "the learned prompt around an image")
+            prompted = model.prompt(examples.to(model.mapping.device)).cpu()
+        return prompt_figure(prompted, "the learned prompt around test images")
 
     return {
         "mapping": lambda: mapping_figure(counter.take(), model.mapping.cpu(), source_names, target_names),

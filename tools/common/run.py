@@ -3,26 +3,28 @@
 import argparse
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 import cfg
-from algorithms.training import NonFiniteLoss
-from errors import Interrupted, RunError, UserError
+from algorithms.distributed import all_sum, world_size
+from errors import RunError, UserError
 from tools.common import plots
 from tools.common.args import Parser, resolve_precision
 from tools.common.board import Board
-from tools.common.files import load_checkpoint, own_folder, read_json, save_checkpoint, write_json, write_whole
+from tools.common.checkpoint import load_latest, restore, save_checkpoint, states
+from tools.common.files import empty_folder, own_folder, read_json, write_json, write_whole
 from tools.common.log import Log
 from tools.common.machine import environment, prepare_device
 from tools.common.naming import MACHINE, PLACE, run_name, setting
+from tools.common.processes import is_first, join, share, wait_for_all
 from tools.common.receipt import describe, summarise
+from tools.common.stops import explain
 
 
 class Run:
@@ -53,14 +55,15 @@ class Run:
         self._start_epoch = self._saved_epochs = 0
         self._board: Board | None = None
         self.log = Log(self.path / "log.jsonl")
+        self._checkpoint = self.path / "ckpt.pth"
 
     def __enter__(self) -> "Run":
-        self._lock = own_folder(self.path)
-        try:
+        join(self.device)
+        with ExitStack() as holding:
+            holding.enter_context(own_folder(self.path))
             self._find_earlier_start()
-        except BaseException:
-            self._lock.release()
-            raise
+            self._folder = holding.pop_all()
+        wait_for_all()  # they have read; from now on the first writes
         torch.manual_seed(self.args.seed)
         prepare_device(self.device)
         return self
@@ -110,9 +113,13 @@ class Run:
 
     def loading(self, default_batch_size: int) -> dict[str, Any]:
         """The flags that say how images come in, as `build_loaders` takes them."""
-        self._receipt["batch_size"] = self.args.batch_size or default_batch_size
+        batch_size = self._receipt["batch_size"] = self.args.batch_size or default_batch_size
+        if batch_size < world_size():
+            found = f"{world_size()} processes share it, and each needs an image."
+            raise UserError(f"--batch-size {batch_size} is that of all processes together.", found, "Start fewer.")
         return {
-            "batch_size": self._receipt["batch_size"],
+            "batch_size": batch_size,
+            "share": share(),
             "device": self.device,
             "workers": self.args.workers,
             "gpu_cache_fraction": self.args.gpu_cache_fraction,
@@ -152,31 +159,35 @@ class Run:
         self._sizes = {f"{part}_size": size for part, size in splits.sizes.items()}
         self._parts = parts | {"scaler_dict": self.scaler}
         if self.args.fresh:
-            for entry in self.path.iterdir():
-                if entry.name != ".lock":
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            empty_folder(self.path)
         where = {"working_directory": str(Path.cwd()), "data_path": str(cfg.data_path), "device": str(self.device)}
         own = {"setting": self._setting, "command": self.args.command}
         write_json(self.path / "args.json", self._arguments() | own | where)
-        file = self.path / "ckpt.pth"
-        if file.is_file():
-            self._resume(file, named)
+        wait_for_all()
+        self._resume(named)
+        if all_sum(torch.tensor(self._start_epoch)) != world_size() * self._start_epoch:
+            found = f"This one finds {self._start_epoch} epochs there, others another number."
+            raise UserError(f"{self.path} is to be seen by all processes.", found, "Use a folder that machines share.")
         self.log.keep(self._start_epoch)
-        self._board = Board(self.path / "tensorboard", self._start_epoch)
+        if is_first():
+            self._board = Board(self.path / "tensorboard", self._start_epoch)
 
-    def _resume(self, file: Path, named: dict[str, Any]) -> None:
+    def _resume(self, named: dict[str, Any]) -> None:
         start_over = f"Start over: {self.args.command} --fresh"
-        checkpoint = load_checkpoint(file, start_over)
+        checkpoint, file = load_latest(self._checkpoint, start_over)
+        if checkpoint is None:
+            return
         try:
             theirs = {name: checkpoint["setup"].get(name) for name in named}
             if theirs == named:
-                for key, part in self._parts.items():
-                    part.copy_(checkpoint[key]) if isinstance(part, Tensor) else part.load_state_dict(checkpoint[key])
+                restore(self._parts, checkpoint)
             self._start_epoch = self._saved_epochs = int(checkpoint["epoch"]) + 1
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             raise UserError(f"{file} should fit this run.", f"It does not: {error!r}", start_over) from None
         if theirs != named:
             raise UserError(f"{file} should belong to {named}.", f"It belongs to {theirs}.", start_over)
+        if file != self._checkpoint and is_first():  # else the damaged one would take its place
+            self._checkpoint.unlink(missing_ok=True)
         print(f"Continuing after epoch {self._start_epoch} of {self.args.epoch}, from {file}", flush=True)
 
     def end_epoch(self, epoch: int, record: dict) -> None:
@@ -184,17 +195,13 @@ class Run:
         record = {"epoch": epoch + 1, **record}
         self.log.append(record)
         pictures = [self._save_figure(name, self.figures[name]()) for name in ("mapping",) if name in self.figures]
-        self._board.show(record, pictures)
+        if self._board:
+            self._board.show(record, pictures)
         summary = summarise(self.log.records)
-        content = {
-            **{k: p.detach().cpu() if isinstance(p, Tensor) else p.state_dict() for k, p in self._parts.items()},
-            "epoch": epoch,
-            "best_acc": summary["test_acc_best"],
-            "setup": self._setup,
-        }
+        content = states(self._parts) | {"epoch": epoch, "best_acc": summary["test_acc_best"], "setup": self._setup}
         if summary["kept_epoch"] == epoch + 1:
             save_checkpoint(self.path / "best.pth", content)
-        save_checkpoint(self.path / "ckpt.pth", content)
+        save_checkpoint(self._checkpoint, content, keep_previous=True)
         self._saved_epochs = epoch + 1
         self._write_result("running")
         print(self.log.line(record, self.args.epoch), flush=True)
@@ -226,6 +233,7 @@ class Run:
             "classes": len(self._setup["class_names"]),
             **self._sizes,
             "precision": self.precision,
+            "processes": world_size(),
             **environment(self.device),
             "command": self.args.command,
             **self._receipt,
@@ -245,27 +253,18 @@ class Run:
             if error is not None:
                 self._stopped(error)
         finally:
-            self._lock.release()
+            self._folder.close()
 
     def _stopped(self, error: BaseException) -> None:
         """Leaves an honest status behind, or no folder where nothing had been learned yet."""
-        checkpoint, kept = self.path / "ckpt.pth", "No epoch was finished."
+        kept = "No epoch was finished."
         if self._saved_epochs:
-            kept = f"The last checkpoint is kept: {checkpoint}"
+            kept = f"The last checkpoint is kept: {self._checkpoint}"
             self.log.records = self.log.records[: self._saved_epochs]
             with suppress(RunError):
                 self._draw_figures()
                 self._write_result("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
-        elif not checkpoint.exists() and not (self.path / "result.json").exists():
+        elif is_first() and not any(self.path.glob("ckpt*.pth")) and not (self.path / "result.json").exists():
             shutil.rmtree(self.path, ignore_errors=True)
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted("Interrupted.", kept, f"To continue: {self.args.command}") from None
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            smaller = "Try a lower --batch-size."
-            raise RunError(f"{self.args.method} had to stop: out of memory on {self.device}.", kept, smaller) from None
-        if self.args.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            reason = " ".join(str(error).split())[:200]
-            raise RunError(f"--compile: torch.compile failed ({reason}).", kept, "Run it without --compile.") from None
-        if isinstance(error, NonFiniteLoss):
-            lower = f"Try a lower --lr than {self.args.lr:g}, or --precision float32."
-            raise RunError(f"{self.args.method} had to stop: {error}.", kept, lower) from None
+        if explanation := explain(error, self.args, kept):
+            raise explanation from None

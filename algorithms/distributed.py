@@ -1,0 +1,82 @@
+"""One run on several devices: sums over its processes, in the words of torch.distributed.
+
+Every process computes its share of each batch; what is summed here is then the same on all of them. Without a process
+group, as in a run of one process, all of this does nothing.
+"""
+
+import timm.layers
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from errors import RunError, UserError
+
+
+def world_size() -> int:
+    """How many processes carry out this run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this process is, counted from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def all_sum(tensor: Tensor) -> Tensor:
+    """The sum of all processes' tensors of one shape and dtype, the same on each; the argument is not changed.
+
+    Raises:
+        RunError: another process is gone.
+    """
+    if world_size() == 1:
+        return tensor
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    try:
+        dist.all_reduce(total)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"{world_size()} processes carry out this run.", f"One of them is gone: {reason}", "Start them all again."
+        ) from None
+    return total
+
+
+def average_gradients(optimizer: torch.optim.Optimizer, images: int) -> None:
+    """Makes each gradient of a mean over this process's `images` that of the mean over all processes' images.
+
+    In place, and the same on all processes; a process without an image has no gradient before, and has it then.
+    """
+    if world_size() == 1:
+        return
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    weight = torch.full((1,), float(images), device=parameters[0].device)
+    total = all_sum(torch.cat([*(parameter.grad.flatten() * images for parameter in parameters), weight]))
+    means = (total[:-1] / total[-1]).split([parameter.numel() for parameter in parameters])
+    for parameter, mean in zip(parameters, means, strict=True):
+        parameter.grad.copy_(mean.view_as(parameter))  # into the memory format that fused optimizers expect
+
+
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with batch normalisation that sees the batches of all processes, as one process would see them.
+
+    Raises:
+        UserError: torch has such layers for GPUs only.
+    """
+    normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if world_size() == 1 or not normalised:
+        return model
+    if device.type != "cuda":
+        raise UserError(
+            f"{world_size()} processes are to train batch normalisation together.",
+            f"torch's SyncBatchNorm needs CUDA; the device is {device}.",
+            "Start one process: python instead of torchrun.",
+        )
+    return timm.layers.convert_sync_batchnorm(model)
+
+
+def is_synchronised(model: nn.Module) -> bool:
+    """Whether a forward pass in training is one of all processes together, those without an image included."""
+    return any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())

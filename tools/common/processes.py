@@ -1,0 +1,75 @@
+"""The processes that carry out one run, started by torchrun: who writes files, who speaks, how they meet.
+
+All of them execute the same script, each on its device with its share of every batch (`algorithms/distributed.py`).
+"""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+_store: Any = None  # torchrun's, through which processes that have not met yet can talk
+
+
+def launched() -> bool:
+    """Whether torchrun started this process together with others."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def is_first() -> bool:
+    """Whether this process is to write files: it is alone, or the first of several."""
+    return not launched() or os.environ["RANK"] == "0"
+
+
+def share() -> slice:
+    """This process's part of each batch."""
+    return slice(int(os.environ["RANK"]), None, int(os.environ["WORLD_SIZE"])) if launched() else slice(None)
+
+
+def connect() -> None:
+    """Finds the others' store, so that `may_speak` works; before anything can go wrong."""
+    global _store
+    if launched():
+        from torch.distributed import rendezvous  # late: this file is imported before torch
+
+        _store, _, _ = next(rendezvous("env://"))
+
+
+def may_speak() -> bool:
+    """True in the first process that asks: of an error that many see, one tells."""
+    try:
+        return _store is None or _store.add("spoken", 1) == 1
+    except RuntimeError:  # the store is gone, with those that might have spoken
+        return True
+
+
+def join(device) -> None:
+    """Makes the process group, for tensors on the CPU and on `device`; waits until all processes are here."""
+    if launched():
+        import torch
+
+        if torch.distributed.is_initialized():
+            return
+        backend = "cpu:gloo"
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            backend += ",cuda:nccl"
+        place = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+        # hours: the first process may decode a large data set while the others wait for it
+        torch.distributed.init_process_group(backend, store=_store, timeout=timedelta(hours=6), **place)
+
+
+def wait_for_all() -> None:
+    """Returns when all processes are here."""
+    if launched():
+        import torch
+
+        torch.distributed.barrier()
+
+
+def leave() -> None:
+    """Takes the process group apart, after a run that succeeded."""
+    if launched():
+        import torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
