@@ -4,6 +4,8 @@ Every process computes its share of each batch; what is summed here is then the 
 group, as in a run of one process, all of this does nothing.
 """
 
+import re
+
 import timm.layers
 import torch
 import torch.distributed as dist
@@ -34,9 +36,11 @@ def all_sum(tensor: Tensor) -> Tensor:
     try:
         dist.all_reduce(total)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = re.sub(r"^\[\S+\] ", "", str(error)).split(". ")[0]
         raise RunError(
-            f"{world_size()} processes carry out this run.", f"One of them is gone: {reason}", "Start them all again."
+            f"{world_size()} processes carry out this run.",
+            f"One of them is gone: {reason}.",
+            "Start them again: what its last checkpoint holds is kept.",
         ) from None
     return total
 

@@ -1,16 +1,27 @@
 """Two processes, started by torchrun, that carry out one run: the same numbers as one, and one voice."""
 
+import argparse
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import timm
 import torch
-from test_experiments import METHODS, only_run
+from test_experiments import METHODS, checkpoint, only_run
+from test_run import wait_for_epoch
 from tiny import ROOT
 
 import cfg
+from algorithms import distributed
+from errors import Interrupted
+from tools.common import flag_types
+from tools.common.run import Run
 
 pytestmark = pytest.mark.usefixtures("small")
 SCRIPTS = [script for script in METHODS if script != "experiments/cnn/full_finetune"]  # batch normalisation needs CUDA
@@ -21,7 +32,7 @@ MORE = {"experiments/clip/ilm_tp_vp": ("--mapping-source", "train")}
 
 def torchrun(script: str, *words: object, processes: int = 2) -> subprocess.Popen:
     environment = os.environ | {"VP_DATA_PATH": str(cfg.data_path), "VP_RESULTS_PATH": str(cfg.results_path)}
-    environment |= {"OMP_NUM_THREADS": "1", "VP_DEVICE": "cpu"}
+    environment |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "VP_DEVICE": "cpu"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     pipe = subprocess.PIPE
     command += [str(ROOT / "tests" / f"{script}.py"), *map(str, words)]
@@ -76,3 +87,99 @@ def test_two_processes_give_the_numbers_of_one(words, tiny_clip, run_script, mon
         assert (one[0]["processes"], two[0]["processes"]) == (1, 2)
         for part in range(3):
             assert_close(one[part], two[part], script)
+
+
+FAST = ("--network", "tiny", "--dataset", "small", "--batch-size", 7)
+
+
+def start(path: str, *words: object) -> subprocess.Popen:
+    return torchrun("tiny", ROOT / f"{path}.py", *words)
+
+
+def said(err: str) -> list[str]:
+    """What the processes themselves wrote to stderr: not torchrun's log, nor its report of who failed."""
+    own = err.partition("Traceback (most recent call last)")[0].splitlines()
+    return [line for line in own if line.strip() and not re.match(r"[WEI]\d{4} |\*+$|\[.*Gloo", line)]
+
+
+@pytest.mark.parametrize("mistake", [("--dataset", "smal"), ("--batch-size", 1)])
+def test_a_mistake_is_told_once(mistake):
+    out, err = (process := start("experiments/cnn/ilm_vp", *FAST, *mistake)).communicate(timeout=120)
+    assert process.returncode != 0 and out == ""
+    assert len(said(err)) == 3, err
+    assert not list(cfg.results_path.glob("*/*/*/*"))
+
+
+def test_batch_normalisation_of_several_processes_needs_a_gpu():
+    _, err = start("experiments/cnn/full_finetune", *FAST).communicate(timeout=120)
+    assert said(err)[1:] == [
+        "torch's SyncBatchNorm needs CUDA; the device is cpu.",
+        "Start one process: python instead of torchrun.",
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for torchrun's children")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_dies_ends_the_run_and_one_alone_goes_on(victim, run_script):
+    words = (*FAST, "--epoch", 40)
+    result = run_script("experiments/cnn/ilm_vp", *words)
+    one = read("experiments/cnn/ilm_vp")
+    run = only_run("experiments/cnn/ilm_vp")
+    shutil.rmtree(run)
+    process = start("experiments/cnn/ilm_vp", *words)
+    wait_for_epoch(run, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[victim]), signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert err.count("One of them is gone") + err.count("Interrupted.") == 1, err
+    done = checkpoint(run / "ckpt.pth")["epoch"] + 1
+    assert 1 <= done < 40
+    assert run_script("experiments/cnn/ilm_vp", *words)["epochs_done"] == result["epochs_done"]
+    for a, b in zip(one, read("experiments/cnn/ilm_vp"), strict=True):
+        assert_close(a, b, f"continued after epoch {done}")
+
+
+def test_an_epoch_is_not_lost_between_numbers_of_processes(run_script):
+    """One process stops half way, two go on: the counts of predictions that make the next map are those of all."""
+    words = (*FAST, "--mapping-source", "train", "--epoch", 4)
+    run_script("experiments/cnn/ilm_vp", *words)
+    one = read("experiments/cnn/ilm_vp")
+    shutil.rmtree(run := only_run("experiments/cnn/ilm_vp"))
+
+    def stop(self, epoch, record):
+        end_epoch(self, epoch, record)
+        raise KeyboardInterrupt
+
+    end_epoch = Run.end_epoch
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Run, "end_epoch", stop)
+        run_script("experiments/cnn/ilm_vp", *words)
+    out, err = start("experiments/cnn/ilm_vp", *words).communicate(timeout=120)
+    assert "Continuing after epoch 1 of 4" in out, err
+    for a, b in zip(one, read("experiments/cnn/ilm_vp"), strict=True):
+        assert_close(a, b, str(run))
+
+
+@pytest.mark.parametrize(("mapping", "device"), [("auto", "cuda:3"), ("cuda", "cuda:3"), ("cpu", "cpu")])
+def test_each_process_has_its_gpu(mapping, device, monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "8", "RANK": "7", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: torch.ones(1))  # there is no GPU here
+    assert flag_types.device(mapping) == torch.device(device)
+    with pytest.raises(argparse.ArgumentTypeError, match="with torchrun"):
+        flag_types.device("cuda:1")
+
+
+def test_normalisation_layers_are_converted_in_place_of_their_own(monkeypatch):
+    """timm's layer that also activates keeps doing so, and parameters stay the ones that the optimizer gets."""
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=4)
+    parameters = list(network.parameters())
+    model = distributed.synchronise_batch_norm(network, torch.device("cuda"))
+    assert distributed.is_synchronised(model) and not distributed.is_synchronised(torch.nn.BatchNorm2d(3))
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
+    plain = torch.nn.BatchNorm2d
+    assert not any(type(layer) in (plain, timm.layers.BatchNormAct2d) for layer in model.modules())
+    assert distributed.synchronise_batch_norm(torch.nn.Linear(2, 2), torch.device("cpu")) is not None

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
@@ -104,12 +105,8 @@ class Run:
     @property
     def placement(self) -> dict[str, Any]:
         """The flags that say where and how to compute, as `load_network` takes them."""
-        return {
-            "device": self.device,
-            "precision": self.precision,
-            "plain": self.args.plain,
-            "compiled": self.args.compile,
-        }
+        how = {"plain": self.args.plain, "compiled": self.args.compile}
+        return {"device": self.device, "precision": self.precision, **how}
 
     def loading(self, default_batch_size: int) -> dict[str, Any]:
         """The flags that say how images come in, as `build_loaders` takes them."""
@@ -257,6 +254,7 @@ class Run:
 
     def _stopped(self, error: BaseException) -> None:
         """Leaves an honest status behind, or no folder where nothing had been learned yet."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to the others when one process has failed
         kept = "No epoch was finished."
         if self._saved_epochs:
             kept = f"The last checkpoint is kept: {self._checkpoint}"
