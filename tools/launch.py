@@ -1,0 +1,157 @@
+"""Many runs on a cluster: hands commands to SLURM through submitit, as one array job.
+
+    DATASETS="dtd flowers102" python tools/launch.py experiments/reproduce/ilm_vp_cnn.sh --limit 8 --hours 12
+    python tools/results_table.py --missing | python tools/launch.py - --limit 8 --partition long
+
+The commands are those that the script prints with DRY_RUN=1, or the lines of a file, or of stdin (-). A run that
+reaches its time limit, or has to make room, is queued again and continues; one that had been finished ends at once. So
+the same command may be typed again after failures. cfg.py's paths have to be the same folders on all machines. With
+--executor local submitit carries the runs out here, on the first GPUs, to try this out; JOBS=4 of the scripts deals
+runs over all GPUs of one machine.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.common.command import run_command  # first, for Ctrl-C during the imports
+
+# isort: split
+
+import argparse
+import os
+import shlex
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import submitit
+from submitit.helpers import Checkpointable
+
+import cfg
+from errors import RunError, UserError
+from tools.common.args import Parser
+from tools.common.flag_types import positive_float, positive_int, whole_number
+from tools.common.machine import ROOT
+
+
+class Command(Checkpointable):
+    """What a job does: carries out a command in the repository's root. Cut off, it is queued again as it was."""
+
+    def __call__(self, words: list[str]) -> None:
+        subprocess.run(words, cwd=ROOT, check=True)
+
+
+def main(argv: list[str] | None = None) -> list[submitit.Job]:
+    args = parse(argv)
+    commands = read_commands(args.commands)
+    for name in ("data_path", "results_path"):  # as they are here, for jobs that start in the root
+        os.environ[f"VP_{name.upper()}"] = str(getattr(cfg, name))
+    executor = build_executor(args)
+    if args.executor == "local":
+        return carry_out(executor, commands, args.limit)
+    jobs = executor.map_array(Command(), commands)
+    for job, command in zip(jobs, commands, strict=True):
+        print(f"{job.job_id}  {shlex.join(command)}")
+    array = jobs[0].job_id.partition("_")[0]
+    print(f"{len(jobs)} jobs, at most {args.limit} at a time. Output: {jobs[0].paths.folder}")
+    print(
+        f"Next:\n  squeue --job {array}\n  scancel {array}\n  python {os.path.relpath(ROOT / 'tools/results_table.py')}"
+    )
+    return jobs
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(__file__, __doc__)
+    parser.add_argument("commands", help="a script of experiments/reproduce, a file of commands, or - for stdin")
+    parser.add_argument("--executor", choices=("slurm", "local"), default="slurm", help="default %(default)s")
+    parser.add_argument("--limit", type=positive_int, default=1, help="so many jobs at a time; default %(default)s")
+    parser.add_argument("--gpus", type=whole_number, default=1, help="of each job; default %(default)s")
+    parser.add_argument("--cpus", type=positive_int, default=8, help="of each job; default %(default)s")
+    parser.add_argument("--memory", type=positive_float, help="of each job, in GB; default: the cluster's own")
+    hours = "a job's time; then it is queued again, up to 20 times; default %(default)s"
+    parser.add_argument("--hours", type=positive_float, default=24.0, help=hours)
+    parser.add_argument("--partition", help="SLURM's; default: the cluster's own")
+    more = "further options of sbatch, account=NAME for example"
+    parser.add_argument("--sbatch", nargs="+", default=[], metavar="NAME=VALUE", help=more)
+    return parser.parse_args(argv)
+
+
+def read_commands(source: str) -> list[list[str]]:
+    """The words of each command: printed by a shell script with DRY_RUN=1, or the lines of a file or of stdin."""
+    next_step = "Type for example: python tools/launch.py experiments/reproduce/offline.sh"
+    if source == "-":
+        text = sys.stdin.read()
+    elif not os.path.isfile(source):
+        raise UserError(f"{source}: a script, a file of commands, or - is needed.", "There is no such file.", next_step)
+    elif source.endswith(".sh"):
+        environment = os.environ | {"DRY_RUN": "1", "PYTHON": sys.executable}
+        done = subprocess.run(["bash", source], env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"{source} is to print its commands.", done.stderr.strip() or "It failed.", next_step)
+        text = done.stdout
+    else:
+        text = Path(source).read_text(encoding="utf-8")
+    try:
+        commands = [shlex.split(line, comments=True) for line in text.splitlines()]
+    except ValueError as error:
+        raise UserError(f"{source}: a command a line is needed.", f"{error}.", next_step) from None
+    if not any(commands):
+        raise UserError(f"{source}: commands are needed.", "There is none in it.", next_step)
+    return [with_settings(words) for words in commands if words]
+
+
+def with_settings(words: list[str]) -> list[str]:
+    """A command as a program with its arguments, whatever NAME=VALUE stands before it."""
+    return ["env", *words] if "=" in words[0] else words
+
+
+def build_executor(args: argparse.Namespace) -> submitit.AutoExecutor:
+    folder = cfg.results_path / "logs" / "submitit"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        executor = submitit.AutoExecutor(folder / "%j", cluster=args.executor, slurm_max_num_timeout=20)
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            "Jobs are handed to SLURM.",
+            f"That failed: {error}",
+            "Type it on a SLURM machine, or with --executor local.",
+        ) from None
+    sbatch = {name.lstrip("-"): value for name, _, value in (option.partition("=") for option in args.sbatch)}
+    executor.update_parameters(
+        name="visual-prompting",
+        timeout_min=round(60 * args.hours),
+        gpus_per_node=args.gpus,
+        cpus_per_task=args.cpus,
+        slurm_array_parallelism=args.limit,
+        **({"mem_gb": args.memory} if args.memory else {}),
+        **({"slurm_partition": args.partition} if args.partition else {}),
+        **({"slurm_additional_parameters": sbatch} if sbatch else {}),
+    )
+    return executor
+
+
+def carry_out(executor: submitit.AutoExecutor, commands: list[list[str]], limit: int) -> list[submitit.Job]:
+    """Waits for the jobs, `limit` at a time, and tells how each ended.
+
+    Raises:
+        RunError: some failed; names them.
+    """
+
+    def one(words: list[str]) -> tuple[submitit.Job, bool]:
+        job = executor.submit(Command(), words)
+        job.wait()
+        failed = job.exception() is not None
+        print(f"{'failed' if failed else 'done'}  {shlex.join(words)}: {job.paths.stdout}", flush=True)
+        return job, failed
+
+    with ThreadPoolExecutor(limit) as slots:
+        ended = list(slots.map(one, commands))
+    if failures := [str(job.paths.stderr) for job, failed in ended if failed]:
+        found = f"{len(failures)} failed, what they said is in\n" + "\n".join(failures)
+        raise RunError(f"{len(commands)} runs were to be carried out.", found, "Then type the same command again.")
+    return [job for job, _ in ended]
+
+
+if __name__ == "__main__":
+    run_command(main)
