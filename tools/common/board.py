@@ -1,5 +1,6 @@
 """TensorBoard: a run's numbers and pictures, live."""
 
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,6 +9,12 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from tools.common.files import unwritable
+
+
+def _in_a_thread(args: threading.ExceptHookArgs) -> None:
+    """A file that TensorBoard's thread could not write is told of by `show`, which gets the same error."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
 
 
 class Board:
@@ -19,6 +26,7 @@ class Board:
 
     def __init__(self, folder: Path, done: int):
         self.folder = folder
+        threading.excepthook = _in_a_thread
         self._writer = SummaryWriter(str(folder), purge_step=done + 1)
 
     def show(self, record: dict, pictures: list[Path]) -> None:
@@ -32,6 +40,7 @@ class Board:
                 self._writer.add_scalar(name, value, record["epoch"])
             for file in pictures:
                 self._writer.add_image(file.stem, np.asarray(Image.open(file)), record["epoch"], dataformats="HWC")
+            self._writer.flush()
         except OSError as error:
             raise unwritable(self.folder, error) from None
 

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ def write_whole(path: Path, write: Callable[[Path], object], keep: Path | None =
     """
     if not is_first():
         return
+    if path.is_dir():
+        raise unwritable(path, IsADirectoryError("it is a folder"))
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")  # the ending tells matplotlib the format
     try:
         write(temporary)
@@ -37,8 +39,10 @@ def write_whole(path: Path, write: Callable[[Path], object], keep: Path | None =
             os.replace(path, keep)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise unwritable(path, error) from None
+        explanation = unwritable(path, error)  # before the half-written file gives its room back
+        with suppress(OSError):
+            temporary.unlink()
+        raise explanation from None
 
 
 @contextmanager
@@ -82,10 +86,14 @@ def empty_folder(path: Path) -> None:
 
 def unwritable(path: Path, error: Exception) -> RunError:
     """The error for a file that cannot be written: disk full, no permission."""
-    free = f"{shutil.disk_usage(path.parent).free / 1e6:.1f} MB are free there" if path.parent.is_dir() else "no folder"
+    free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else None
+    reason = str(error).splitlines()[0]
+    if free is not None and free < 2**16 and not isinstance(error, OSError):
+        reason = "No space left on device"  # torch's words are of its own positions in the file
+    room = "no folder" if free is None else f"{free / 1e6:.1f} MB are free there"
     return RunError(
         f"{path} has to be written.",
-        f"It could not be: {str(error).splitlines()[0]} ({free}).",
+        f"It could not be: {reason} ({room}).",
         "What had been saved before is untouched. Make room or mend the permissions, then type the command again.",
     )
 

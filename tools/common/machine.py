@@ -1,8 +1,10 @@
 """What a run does to, and wants to know of, the machine and the checkout it runs in."""
 
 import ctypes
+import gc
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +32,16 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+@contextmanager
+def without_old_objects() -> Iterator[None]:
+    """Within it, Python's collector of cycles looks at new objects alone: half a million come with the imports."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def environment(device: torch.device) -> dict[str, str | None]:

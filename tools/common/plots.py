@@ -1,11 +1,14 @@
 """The figures of a run: matplotlib objects, drawn without a screen."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
+
+from tools.common.files import write_whole
 
 _LONGEST = 30  # characters of a class name or text prompt that still fit beside a heat map
 
@@ -14,6 +17,12 @@ def short(name: str) -> str:
     """Cut in the middle: a text prompt's class name stands at its end."""
     half = _LONGEST // 2
     return name if len(name) <= _LONGEST else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def save(figure: Figure, file: Path) -> Path:
+    """Writes a PNG and returns where it is."""
+    write_whole(file, lambda temporary: figure.savefig(temporary, dpi=110))
+    return file
 
 
 def mapping_figure(

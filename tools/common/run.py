@@ -1,6 +1,7 @@
 """A run: its folder, its log, its checkpoints, how it resumes, and the receipt it leaves."""
 
 import argparse
+import gc
 import shutil
 import signal
 from collections.abc import Callable
@@ -19,9 +20,9 @@ from tools.common import plots
 from tools.common.args import Parser, resolve_precision
 from tools.common.board import Board
 from tools.common.checkpoint import load_latest, restore, save_checkpoint, states
-from tools.common.files import empty_folder, own_folder, read_json, write_json, write_whole
+from tools.common.files import empty_folder, own_folder, read_json, write_json
 from tools.common.log import Log
-from tools.common.machine import environment, prepare_device
+from tools.common.machine import environment, prepare_device, without_old_objects
 from tools.common.naming import MACHINE, PLACE, run_name, setting
 from tools.common.processes import is_first, join, share, wait_for_all
 from tools.common.receipt import describe, summarise
@@ -63,6 +64,7 @@ class Run:
         with ExitStack() as holding:
             holding.enter_context(own_folder(self.path))
             self._find_earlier_start()
+            holding.enter_context(without_old_objects())
             self._folder = holding.pop_all()
         wait_for_all()  # they have read; from now on the first writes
         torch.manual_seed(self.args.seed)
@@ -191,7 +193,8 @@ class Run:
         """Writes the epoch's line, pictures, checkpoint and receipt; `epoch` counts from 0, in the files from 1."""
         record = {"epoch": epoch + 1, **record}
         self.log.append(record)
-        pictures = [self._save_figure(name, self.figures[name]()) for name in ("mapping",) if name in self.figures]
+        drawn = {name: draw for name, draw in self.figures.items() if name == "mapping"}
+        pictures = [plots.save(draw(), self.path / f"{name}.png") for name, draw in drawn.items()]
         if self._board:
             self._board.show(record, pictures)
         summary = summarise(self.log.records)
@@ -202,6 +205,7 @@ class Run:
         self._saved_epochs = epoch + 1
         self._write_result("running")
         print(self.log.line(record, self.args.epoch), flush=True)
+        gc.collect()  # a figure's objects refer to each other; by itself Python lets them grow to 60 MB
 
     def finish(self, **receipt: Any) -> dict:
         """Draws the figures, closes the receipt (with further entries) and says what the user may do next."""
@@ -214,12 +218,7 @@ class Run:
         figures = self.figures | {"curves": lambda: plots.curves_figure(self.log.records)}
         for name, draw in figures.items():
             if name != "mapping":  # drawn after every epoch
-                self._save_figure(name, draw())
-
-    def _save_figure(self, name: str, figure: Figure) -> Path:
-        file = self.path / f"{name}.png"
-        write_whole(file, lambda temporary: figure.savefig(temporary, dpi=110))
-        return file
+                plots.save(draw(), self.path / f"{name}.png")
 
     def _write_result(self, status: str) -> dict:
         result = {
