@@ -14,6 +14,7 @@ import cfg
 from errors import RunError, UserError
 from tools.common import naming
 from tools.common.args import add_mapping_flags, experiment_parser
+from tools.common.tables import PUBLISHED
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -265,6 +266,13 @@ def test_evps_average_needs_all_of_its_data_sets(receipt, table):
         f"- EVP over VP, mean of 12 data sets: +10.5 here (n = 1), +5.6 {paper}",
         f"- EVP over LP, mean of 12 data sets: not computed, missing sun397, clevr; +2.1 {paper}",
     ]
+
+
+def test_evps_data_sets_are_those_of_the_shell_loops():
+    (names,) = re.findall(
+        r'^evp_datasets="(.*)"$', (ROOT / "experiments/reproduce/common.sh").read_text(), re.MULTILINE
+    )
+    assert {figure.datasets for figure in PUBLISHED if figure.method == "clip/evp"} == {tuple(names.split())}
 
 
 # Formats ------------------------------------------------------------------------------------------------------------

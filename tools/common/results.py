@@ -56,6 +56,12 @@ class Receipt:
     finished: bool
 
 
+def number(value: object) -> float | None:
+    """A number as it is, None for anything else that a damaged file may hold in its place."""
+    right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
+    return value if right else None
+
+
 def read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
     """Every run in `folder`, and a note for each whose files cannot be used. Raises UserError where there is no run."""
     receipts, notes = [], []
@@ -66,7 +72,7 @@ def read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
             notes.append(f"Left out, {path}: {getattr(error, 'found', f'not the receipt of a run, {error!r}')}")
     if not receipts:
         found = " ".join(notes) or f"There is none{'' if folder.is_dir() else ', nor such a folder'}."
-        hint = "Run an experiment, or give the folder: python tools/results_table.py FOLDER"
+        hint = "Run an experiment, or type the path of another folder of results behind the command."
         raise UserError(f"Runs are looked for as {folder}/cnn/ilm_vp/RUN/result.json.", found, hint)
     return receipts, notes
 

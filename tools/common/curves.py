@@ -1,0 +1,180 @@
+"""Curves by epoch, the methods together: SVG that stands in a page, in the page's own font and text colour."""
+
+import io
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from statistics import fmean
+
+from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tools.common.results import METHODS, Column, number
+
+INK = "#010203"  # in a figure; becomes the page's text colour, which may be dark or light
+_LOOK = {"font.size": 9, "font.sans-serif": ["DejaVu Sans"], "svg.fonttype": "none"}  # the widest of likely fonts
+_LOOK |= {"axes.spines.top": False, "axes.spines.right": False}
+_LOOK |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK)
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+# Okabe and Ito's colours, told apart by colour-blind readers, each with a marker for print. Scripts of both folders
+# that do the same have the same, the user's own scripts those that are left.
+_MARKS = {
+    **dict.fromkeys(("ilm_vp", "ilm_tp_vp"), ("#0072B2", "o")),
+    **dict.fromkeys(("flm_vp", "single_tp_vp"), ("#E69F00", "s")),
+    **dict.fromkeys(("rlm_vp", "vp"), ("#CC79A7", "^")),
+    "evp": ("#009E73", "D"),
+    "linear_probing": ("#56B4E9", "v"),
+    "full_finetune": ("#D55E00", "P"),
+    "zero_shot": ("#808080", "X"),
+}
+_OTHERS = (("#8C6D31", "p"), ("#6A51A3", "h"), ("#808080", "*"))
+_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # the settings of one method
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A small figure: the key of log.jsonl it shows, times `scale`; `train` is the key that is drawn thin beside it."""
+
+    title: str
+    key: str
+    train: str | None = None
+    scale: float = 1.0
+    limits: tuple[float, float] | None = None
+
+
+PANELS = (
+    Panel("Accuracy, %", "test_acc", "train_acc", 100),
+    Panel("Cross-entropy loss", "test_loss", "train_loss"),
+    Panel("Targets re-mapped, %", "remapped", scale=100, limits=(-3, 103)),
+    Panel("Precision of the map, %", "mapping_precision", scale=100, limits=(-3, 103)),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A column's runs in a figure: the records of log.jsonl, a list a seed; `trained` is whether they have epochs."""
+
+    method: str
+    label: str
+    colour: str
+    marker: str
+    dash: str | tuple
+    logs: list[list[dict]]
+    trained: bool
+
+    def values(self, key: str, scale: float) -> dict[int, list[float]]:
+        """Epoch -> what the runs logged for `key`; what is no number is passed over."""
+        found = defaultdict(list)
+        for record in (record for records in self.logs for record in records):
+            if (value := number(record.get(key))) is not None:
+                found[record["epoch"]].append(scale * value)
+        return dict(sorted(found.items()))
+
+
+def style(columns: Sequence[Column]) -> dict[Column, dict]:
+    """Each column's colour and marker, by its method, and dash, by its setting; for all of a page's `columns`."""
+    own = sorted({column.method for column in columns} - METHODS.keys())
+    marks = {method: _MARKS[method.rpartition("/")[2]] for method in METHODS}
+    marks |= {method: _OTHERS[place % len(_OTHERS)] for place, method in enumerate(own)}
+    settings: dict[str, list[Column]] = defaultdict(list)
+    for column in columns:
+        settings[column.method].append(column)
+    looks = {}
+    for method, same in settings.items():
+        for place, column in enumerate(same):
+            colour, marker = marks[method]
+            looks[column] = {"colour": colour, "marker": marker, "dash": _DASHES[place % len(_DASHES)]}
+    return looks
+
+
+def panels(lines: Sequence[Line], name: str) -> list[tuple[str, Markup, str]]:
+    """Title, SVG and text of every panel that has anything to show over epochs; `name` is the page's for the figure."""
+    shown = []
+    for panel in PANELS:
+        curves = [line.values(panel.key, panel.scale) for line in lines if line.trained]
+        if any(len(values) > 1 for values in curves) or (panel.train and any(curves)):
+            with rc_context(_LOOK):
+                figure = draw(lines, panel)
+            shown.append((panel.title, svg(figure, f"{name} {panel.key}", lines), describe(lines, panel)))
+    return shown
+
+
+def draw(lines: Sequence[Line], panel: Panel) -> Figure:
+    """One panel: a line is the mean over the seeds, its band reaches from the smallest to the largest."""
+    figure = Figure(figsize=(4.2, 2.7), layout="constrained")
+    axes = figure.subplots()
+    for place, line in enumerate(lines):
+        values = line.values(panel.key, panel.scale)
+        artists = []
+        if line.trained:
+            train = line.values(panel.train, panel.scale) if panel.train else {}
+            artists += axes.plot(list(train), list(map(fmean, train.values())), color=line.colour, lw=0.8, alpha=0.7)
+            artists += _draw_curve(axes, line, values)
+        elif values and panel.train:
+            last = fmean(list(values.values())[-1])
+            artists.append(axes.axhline(last, color=line.colour, linestyle=line.dash, lw=1.8))
+        for artist in artists:
+            artist.set_gid(f"line-{place}")
+    axes.set_xlabel("epoch")
+    axes.set_ylim(panel.limits)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.15, color=INK)
+    return figure
+
+
+def _draw_curve(axes: Axes, line: Line, values: dict[int, list[float]]) -> list[Artist]:
+    epochs, means = list(values), list(map(fmean, values.values()))
+    mark = {"marker": line.marker, "markersize": 4, "markevery": max(1, ceil(len(values) / 6))}
+    artists = axes.plot(epochs, means, color=line.colour, linestyle=line.dash, lw=1.8, **mark)
+    if any(len(each) > 1 for each in values.values()):
+        lowest, highest = (list(map(end, values.values())) for end in (min, max))
+        artists.append(axes.fill_between(epochs, lowest, highest, color=line.colour, alpha=0.15, lw=0))
+    return artists
+
+
+def swatch(line: Line) -> Markup:
+    """A line as the figures draw it, to stand before its name."""
+    figure = Figure(figsize=(0.5, 0.16))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    drawn = {"color": line.colour, "linestyle": line.dash, "lw": 2, "clip_on": False}
+    axes.plot([0, 1, 2], [0, 0, 0], marker=line.marker if line.trained else "", markersize=5, markevery=[1], **drawn)
+    return svg(figure, f"swatch {line}", ())
+
+
+def svg(figure: Figure, salt: str, lines: Sequence[Line]) -> Markup:
+    """A figure to stand in a page: coordinates to a tenth of a point, and each line says which method's it is.
+
+    Args:
+        salt: makes the figure's ids its own among those of the page.
+    """
+    file = io.StringIO()
+    with rc_context(_LOOK | {"svg.hashsalt": salt}):
+        figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
+    text = file.getvalue()
+    text = re.sub(r">\s+<", "><", text[text.index("<svg") :])
+    text = re.sub(r"<defs><style.*?</style></defs>", "", text)  # it would hold for all of the page
+    text = re.sub(r' (d|x|y)="[^"]*"', lambda path: re.sub(r"-?\d+\.\d+", _tenth, path[0]), text)
+    text = re.sub(r'<g id="line-(\d+)"', lambda g: f'<g data-method="{escape(lines[int(g[1])].method)}"', text)
+    return Markup(re.sub(r'<g id="[^"]*"', "<g", text).replace(INK, "currentColor"))
+
+
+def _tenth(number: re.Match) -> str:
+    return f"{float(number[0]):.1f}".removesuffix(".0")
+
+
+def describe(lines: Sequence[Line], panel: Panel) -> str:
+    """A panel in words: the mean over the seeds at each line's first and last epoch."""
+    parts = []
+    for line in lines:
+        means = [f"{fmean(each):.3g}" for each in line.values(panel.key, panel.scale).values()]
+        if means and (line.trained or panel.train):
+            parts.append(f"{line.label} {' to '.join(dict.fromkeys((means[0], means[-1])))}")
+    return f"{panel.title}, by epoch; first to last: {'; '.join(parts)}."

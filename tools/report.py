@@ -1,0 +1,167 @@
+"""One HTML page of a results folder, in one file: tables, curves, and every run with its prompt, map and receipt.
+
+    python tools/report.py
+    python tools/report.py RESULTS --output report.html --metric at-best-val --network resnet18
+
+It asks nothing of the network, opens from disk, and can be read without JavaScript; with it, tables sort and methods,
+networks and data sets are chosen. Printed are tables, curves, and the runs that are open.
+
+A run with a prompt weighs 40 KB (its prompt 13, its heat map 19, its words the rest), the curves of five methods over
+200 epochs 190 KB. 585 runs of 200 epochs, as many as ILM-VP's table of ImageNet networks has, made a page of 23 MB
+within a minute, which Chromium opened in two seconds.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.common.command import run_command  # first, for Ctrl-C during the imports
+
+# isort: split
+
+import argparse
+import base64
+import hashlib
+import shlex
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+import jinja2
+from markupsafe import Markup
+from tqdm import tqdm
+
+from data import catalog
+from errors import UserError
+from tools.common.args import Parser
+from tools.common.curves import Line, panels, style, swatch
+from tools.common.files import write_whole
+from tools.common.machine import ROOT
+from tools.common.results import METHODS, METRICS, Column
+from tools.common.run_view import RunView, view
+from tools.common.tables import Table, add_table_flags, build_table, is_named, rank, read_networks, rows_in_words
+
+TEMPLATES = ROOT / "tools" / "templates"
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The panels of one network and data set, and their legend: a swatch, a method and a name for each line."""
+
+    network: str
+    row: str
+    dataset: str
+    legend: list[tuple[Markup, str, str]]
+    panels: list[tuple[str, Markup, str]]
+
+
+def main(argv: list[str] | None = None) -> Path:
+    args = parse(argv)
+    groups, notes = read_networks(args)
+    output = target(args)
+    named = [run for runs in groups for run in runs if is_named(run, args)]
+    named.sort(key=lambda run: (run.network, rank(run.dataset, args.order), order(run.column), run.seed))
+    views = {run.path: view(run) for run in tqdm(named, desc="runs", unit="run", leave=False, disable=None)}
+    tables = [build_table(runs, args) for runs in groups]
+    looks = style(sorted({run.column for run in named}, key=order))
+    curves = [each for table in tables for each in curves_of(table, views, looks)]
+    notes += [f"{path}: {note}" for path, run in views.items() for note in run.notes]
+    page = render(args, tables, curves, list(views.values()), notes).encode(errors="replace")
+    write_whole(output, lambda file: file.write_bytes(page))
+    print("".join(f"{note}\n" for note in notes), end="")
+    print(f"Report of {len(views)} runs, {len(page) / 1e6:.1f} MB: {output}")
+    return output
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(__file__, __doc__)
+    add_table_flags(parser, [row.name for row in catalog.DATASETS])
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default report.html in the folder of results")
+    return parser.parse_args(argv)
+
+
+def target(args: argparse.Namespace) -> Path:
+    """The file to write. Raises UserError where that cannot be one: minutes of work may lie before the attempt."""
+    output = args.output or args.results / "report.html"
+    asked = f"--output {output}: the file that the page is written to."
+    if output.is_dir():
+        raise UserError(asked, "That is a folder.", f"Type: --output {shlex.quote(str(output / 'report.html'))}")
+    if not output.parent.is_dir():
+        folder = shlex.quote(str(output.parent))
+        raise UserError(asked, f"There is no folder {folder}.", f"Make it: mkdir -p {folder}")
+    return output
+
+
+def order(column: Column) -> tuple:
+    return rank(column.method, list(METHODS)), column.setting
+
+
+def curves_of(table: Table, views: dict[Path, RunView], looks: dict[Column, dict]) -> list[Curves]:
+    """The figures of a network, a data set each: the runs of the table's cells, and where a cell has none that are
+    finished, what there is of the others."""
+    runs: dict[tuple[str, Column], list[RunView]] = defaultdict(list)
+    runs |= {place: [views[run.path] for run in each] for place, each in table.runs.items()}
+    for run in views.values():
+        place = run.receipt.dataset, run.receipt.column
+        if run.receipt.network == table.network and not run.receipt.finished and place not in table.runs:
+            runs[place].append(run)
+    figures = []
+    for row in dict.fromkeys([*table.rows, *(row for row, _ in runs)]):
+        columns = sorted((column for each, column in runs if each == row), key=order)
+        lines = [line_of(column, runs[row, column], table.shared, looks[column]) for column in columns]
+        lines = [line for line in lines if any(line.logs)]
+        if shown := panels(lines, f"{table.network} {row}"):
+            legend = [(swatch(line), line.method, line.label) for line in lines]
+            figures.append(Curves(table.network, row, table.rows.get(row, row), legend, shown))
+    return figures
+
+
+def line_of(column: Column, runs: list[RunView], shared: set[str], look: dict) -> Line:
+    label = column.label(shared) + ("" if runs[0].receipt.finished else ", unfinished")
+    if len(runs) > 1:
+        label += f", n = {len(runs)}"
+    trained = bool(runs[0].receipt.args["epoch"])
+    return Line(column.method, label, logs=[run.records for run in runs], trained=trained, **look)
+
+
+def render(args, tables: list[Table], curves: list[Curves], runs: list[RunView], notes: list[str]) -> str:
+    """The page. What comes from files is text to it: Jinja2 escapes all but the SVG and the script, which are ours."""
+    script, css = ((TEMPLATES / f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+    receipts = [run.receipt for run in runs]
+    choices = {
+        "network": {name: name for name in sorted({run.network for run in receipts})},
+        "dataset": {name: name for name in sorted({r.dataset for r in receipts}, key=lambda n: rank(n, args.order))},
+        "method": {c.method: Column(c.method).label() for c in sorted({r.column for r in receipts}, key=order)},
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"label": Column.label, "name": lambda column: Column(column.method).label()}
+    environment.filters |= {
+        "percent": lambda value: "-" if value is None else f"{100 * value:.1f}",
+        "minutes": lambda seconds: "-" if seconds is None else f"{seconds / 60:.1f}",
+        "blank": lambda value: "" if value is None else value,
+    }
+    return environment.get_template("report.html").render(
+        folder=args.results.absolute(),
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        statuses=Counter(run.status for run in runs),
+        metric=METRICS[args.metric],
+        tables=[(table, rows_in_words(table)) for table in tables],
+        curves=curves,
+        runs=runs,
+        choices=choices,
+        notes=notes,
+        css=Markup(css),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)
