@@ -233,6 +233,30 @@ def test_corruptions(script, run_script, words, tmp_path, capsys):
     assert any(line.split() == ["clean", f"{result['acc']:.4f}"] for line in printed)
 
 
+def test_an_evaluation_that_is_kept_is_told_again_but_not_of_other_files(run_script, words, tmp_path, capsys):
+    script = "experiments/cnn/rlm_vp"
+    run_script(script, *words(script), "--epoch", 1)
+    make_corruptions(tmp_path / "c", num_classes=4, each=6, side=32)
+    saved, kept = only_run(script) / "best.pth", only_run(script) / "corruptions.json"
+    evaluation = ("tools/evaluate", "--checkpoint", saved, "--corruptions", tmp_path / "c", "--output", kept)
+    first = run_script(*evaluation)
+    assert json.loads(kept.read_text()).items() >= first.items()
+    capsys.readouterr()
+    assert run_script(*evaluation)["corruptions"] == first["corruptions"]
+    assert f"{kept} is of this checkpoint" in capsys.readouterr().out
+    table = run_script("tools/results_table", "--metric", "corruptions")
+    assert f"| {100 * first['corruptions_acc']:.1f} " in table.replace("**", "") and "best.pth on corrupted" in table
+
+    run_script(script, *words(script), "--epoch", 1, "--lr", 0.5, "--fresh")
+    other = next(path for path in (cfg.results_path / "cnn/rlm_vp").iterdir() if "lr0.5" in path.name)
+    capsys.readouterr()
+    run_script("tools/evaluate", "--checkpoint", other / "best.pth", *evaluation[3:])
+    assert "is of this checkpoint" not in capsys.readouterr().out
+    kept.write_text("{")
+    with pytest.raises(UserError, match=r"corruptions\.json is read"):
+        run_script(*evaluation)
+
+
 def test_corrupted_labels_are_put_into_the_order_of_the_checkpoint(run_script, words, small, tmp_path):
     """A split file that counts the classes backwards; corrupted images that are its test images, five times."""
     rows = {

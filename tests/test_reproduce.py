@@ -158,7 +158,7 @@ def test_zero_shot_is_given_no_epochs(shell):
 def test_the_corruptions_evaluation_finds_shorter_runs_too(shell):
     lines = shell.dry("corruptions", DATASETS="cifar100", EPOCH="3")
     assert [re.findall(r"CIFAR-100-C|_epoch\d", line) for line in lines[4:]] == [
-        ["CIFAR-100-C", f"_epoch{epochs}"] for epochs in (0, 3, 3, 3)
+        ["CIFAR-100-C", *2 * [f"_epoch{epochs}"]] for epochs in (0, 3, 3, 3)
     ]
 
 
@@ -225,9 +225,10 @@ def test_what_the_scripts_print_tells_done_from_skipped(shell, run_script, words
     np.save(tmp_path / "labels.npy", np.arange(4))
     np.save(tmp_path / "fog.npy", np.zeros((20, 32, 32, 3), np.uint8))
     (best,) = (cfg.results_path / "cnn" / "rlm_vp").glob("*/best.pth")
-    told = status("tools/evaluate", "--checkpoint", best, "--corruptions", tmp_path)
-    assert told[0] == "done"
-    assert re.fullmatch(r"Test accuracy \S+ \(\d+ of 20\), loss \S+; mean( 0\.\d{4}){6}", told[1])
+    evaluation = ("--checkpoint", best, "--corruptions", tmp_path, "--output", tmp_path / "corruptions.json")
+    first, again = (status("tools/evaluate", *evaluation) for _ in range(2))
+    assert (first[0], again[0]) == ("done", "skipped")
+    assert first[1] == again[1] and re.fullmatch(r"Test accuracy \S+ \(\d+ of 20\); mean( 0\.\d{4}){6}", first[1])
 
 
 def interrupt(*args, **kwargs):
@@ -244,7 +245,7 @@ def test_what_was_not_trained_to_its_end_is_not_evaluated(shell):
     asked = [arguments for event, *_, arguments in shell.events() if event == "start"]
     assert {line.split()[0] for line in asked[:2]} == {"experiments/clip/vp.py", "experiments/clip/evp.py"}
     (evaluated,) = asked[2:]
-    assert re.match(r"tools/evaluate\.py .*/clip/vp/\S+/best\.pth$", evaluated)
+    assert re.match(r"tools/evaluate\.py .*/clip/vp/\S+/best\.pth --output .*/clip/vp/\S+/corruptions.json$", evaluated)
 
 
 # What the stand-in does where so many are to be under way at a time: waits until they are.

@@ -2,12 +2,13 @@
 
     python tools/evaluate.py --checkpoint results/cnn/ilm_vp/RUN/best.pth
     python tools/evaluate.py --checkpoint FILE --dataset OTHER
-    python tools/evaluate.py --checkpoint FILE --corruptions CIFAR-10-C
+    python tools/evaluate.py --checkpoint RUN/best.pth --corruptions CIFAR-10-C --output RUN/corruptions.json
     python tools/evaluate.py --checkpoint FILE --network resnet18 --dataset flowers102
 
 OTHER is a data set with the same class names, a folder of yours, say. --corruptions takes a folder of CIFAR-10-C or
-CIFAR-100-C, whose labels count the classes in alphabetical order. The last form is for a checkpoint of
-the original ILM-VP repository, which does not say what it belongs to.
+CIFAR-100-C, whose labels count the classes in alphabetical order. --output keeps the result: typed again, the file is
+told of. (results_table.py --metric corruptions reads those called corruptions.json.) The last form is for a checkpoint
+of the original ILM-VP repository, which does not say what it belongs to.
 """
 
 import sys
@@ -23,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from torchvision.datasets.utils import calculate_md5
 
 import cfg
 from algorithms.training import evaluate
@@ -35,7 +37,9 @@ from errors import UserError
 from models.restore import default_transform, restore
 from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
 from tools.common.checkpoint import open_checkpoint
+from tools.common.files import read_json, write_json
 from tools.common.flag_types import positive_int
+from tools.common.machine import environment
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -43,9 +47,16 @@ def main(argv: list[str] | None = None) -> dict:
     add_checkpoint_flags(parser)
     parser.add_argument("--corruptions", type=Path, metavar="DIR", help="CORRUPTION.npy files of 5 severities each")
     parser.add_argument("--batch-size", type=positive_int, default=128, help="images")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON; where it holds this result, nothing is done")
     args = parser.parse_args(argv)
     precision = resolve_precision(args.precision, args.device)
     checkpoint, setup = open_checkpoint(args)
+    corruptions = args.corruptions and str(args.corruptions.resolve())
+    asked = {"md5": calculate_md5(args.checkpoint), "dataset": setup["dataset"], "folder": corruptions}
+    kept = read_json(args.output) if args.output else {}
+    if asked.items() <= kept.items():
+        print(f"{args.output} is of this checkpoint and these images.", describe(kept), sep="\n")
+        return kept
     dataset = find_dataset(setup["dataset"])
     splits = dataset.read()
     setup = {"transform": default_transform(setup, dataset.image_size), **setup}
@@ -64,9 +75,8 @@ def main(argv: list[str] | None = None) -> dict:
     }
 
     result = evaluate(model, build_loader(test, transform, f"{splits.name} test", **cached), description="test")
-    print(f"{setup['network']} on {setup['dataset']}, {args.checkpoint}")
-    right = round(result["acc"] * len(test))
-    print(f"Test accuracy {result['acc']:.4f} ({right} of {len(test)}), loss {result['loss']:.4f}")
+    result["test_size"] = len(test)
+    print(f"{setup['network']} on {setup['dataset']}, {args.checkpoint}: loss {result['loss']:.4f}")
     if corrupted:
         accuracies = {
             name: [
@@ -76,8 +86,18 @@ def main(argv: list[str] | None = None) -> dict:
             for name, severities in corrupted.items()
         }
         result |= {"corruptions": accuracies, "corruptions_acc": float(np.mean(list(accuracies.values())))}
-        print(f"\nThe labels 0, 1, 2, ... there are taken for {', '.join(alphabetical)}.", table(result), sep="\n")
+        print(f"The labels 0, 1, 2, ... of the corrupted images are taken for {', '.join(alphabetical)}.")
+    print(describe(result))
+    if args.output:
+        where = environment(args.device) | {"precision": precision, "command": args.command}
+        write_json(args.output, asked | {"network": setup["network"]} | result | where)
     return result
+
+
+def describe(result: dict) -> str:
+    right = round(result["acc"] * result["test_size"])
+    accuracy = f"Test accuracy {result['acc']:.4f} ({right} of {result['test_size']})"
+    return "\n".join([accuracy, *([table(result)] if "corruptions" in result else [])])
 
 
 def table(result: dict) -> str:

@@ -88,7 +88,7 @@ tell() { # prints a status line for each run that has ended, and frees its slot
         else # evaluate.py prints a loss as well; a run that had been finished only tells its result, no epochs
             detail=$(awk '(/^Test accuracy/ && !told++) || /^mean / { $1 = $1; print }' "${logs[slot]}")
             status=skipped
-            grep -Eaq $'(^|\r)(epoch|no training|Continuing) |, loss ' "${logs[slot]}" && status="done"
+            grep -Eaq $'(^|\r)(epoch|no training|Continuing) |: loss ' "${logs[slot]}" && status="done"
         fi
         ((count[$status] += 1))
         printf '%(%H:%M:%S)T %-7s %s: %s\n' -1 "$status" "${commands[slot]}" "${detail//$'\n'/; }"

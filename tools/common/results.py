@@ -9,10 +9,15 @@ from errors import UserError
 from tools.common.files import read_json
 from tools.common.naming import PLACE
 
-METRICS = {  # --metric -> the number in result.json, and how its epoch was chosen
-    "last": ("test_acc_last", "after the last epoch"),
-    "best": ("test_acc_best", "at its best epoch, chosen on the test set, as the originals report"),
-    "at-best-val": ("test_acc_at_best_val", "at the best validation epoch"),
+METRICS = {  # --metric -> the number in result.json, what it is the accuracy of, and why it may not be there
+    "last": ("test_acc_last", "after the last epoch", ""),
+    "best": ("test_acc_best", "at its best epoch, chosen on the test set, as the originals report", ""),
+    "at-best-val": ("test_acc_at_best_val", "at the best validation epoch", "No validation split"),
+    "corruptions": (
+        "corruptions_acc",  # of corruptions.json, which tools/evaluate.py writes beside result.json
+        "of best.pth on corrupted test images, the mean over corruptions and severities",
+        "No corruptions.json",
+    ),
 }
 _NAMES = {"zero_shot": "ZS", "single_tp_vp": "single-TP-VP", "ilm_tp_vp": "ILM-TP-VP", "vp": "VP", "rlm_vp": "RLM-VP"}
 _NAMES |= {"flm_vp": "FLM-VP", "ilm_vp": "ILM-VP", "evp": "EVP", "linear_probing": "LP", "full_finetune": "FF"}
@@ -87,7 +92,8 @@ def read_receipt(path: Path) -> Receipt:
     command = shlex.split(str(result.get("command") or args["command"]))
     size = int(result.get("classes", 0)), int(result.get("test_size", 0))
     finished = bool(result) and result["status"] == "finished"
-    keys = [key for key, _ in METRICS.values() if key != "test_acc_at_best_val" or result.get(key) is not None]
+    result |= {key: value for key, value in read_json(path / "corruptions.json").items() if key == "corruptions_acc"}
+    keys = [key for key, _, absent in METRICS.values() if not absent or result.get(key) is not None]
     if finished and not all(0 <= result[key] <= 1 for key in keys):
         raise ValueError("an accuracy outside of [0,1]")
     if "setting" not in args:

@@ -24,7 +24,7 @@ from tools.common.files import empty_folder, own_folder, read_json, write_json
 from tools.common.log import Log
 from tools.common.machine import environment, prepare_device, without_old_objects
 from tools.common.naming import MACHINE, PLACE, run_name, setting
-from tools.common.processes import is_first, join, share, wait_for_all
+from tools.common.processes import is_first, join, launched, share, wait_for_all
 from tools.common.receipt import describe, summarise
 from tools.common.stops import explain
 
@@ -253,7 +253,8 @@ class Run:
 
     def _stopped(self, error: BaseException) -> None:
         """Leaves an honest status behind, or no folder where nothing had been learned yet."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to the others when one process has failed
+        if launched():  # torchrun tells the others to end when one has failed: they are about to
+            signal.signal(signal.SIGTERM, lambda *_: None)
         kept = "No epoch was finished."
         if self._saved_epochs:
             kept = f"The last checkpoint is kept: {self._checkpoint}"

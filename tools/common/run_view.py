@@ -75,7 +75,7 @@ def view(receipt: Receipt) -> RunView:
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         summary = {}
         run.notes.append(f"log.jsonl cannot be summed up: {error!r}.")
-    wanted = [key for key, _ in METRICS.values()] + ["seconds", "epochs_done"]
+    wanted = [key for key, *_ in METRICS.values()] + ["seconds", "epochs_done"]
     run.numbers = {key: number((summary | receipt.result).get(key)) for key in wanted}
     mapping = receipt.result.get("mapping")
     run.mapping = {key: in_words(value) for key, value in mapping.items()} if isinstance(mapping, dict) else {}

@@ -75,7 +75,7 @@ def add_table_flags(parser: argparse.ArgumentParser, datasets: Sequence[str]) ->
     """
     where = "the folder of results; default results_path of cfg.py"
     parser.add_argument("results", nargs="?", type=Path, default=cfg.results_path, help=where)
-    parser.add_argument("--metric", choices=METRICS, default="last", help="test accuracy of which epoch; default last")
+    parser.add_argument("--metric", choices=METRICS, default="last", help="which test accuracy; default last")
     parser.add_argument("--network", metavar="NAME", help="this network alone, named as its runs' folders begin")
     parser.add_argument("--datasets", nargs="+", metavar="NAME", help="these rows; default all that were run")
     scripts = [f"{file.parent.name}/{file.stem}" for file in sorted(ROOT.glob("experiments/*/*.py"))]
@@ -142,22 +142,23 @@ def build_table(runs: list[Receipt], args: argparse.Namespace) -> Table:
     found = {place: list(by_seed[place].values()) for place in product(rows, columns) if place in by_seed}
     trained = [set(run.column.setting) for run in chosen if run.args["epoch"]]
     shared = set.intersection(*trained) if trained else set()
-    key, how = METRICS[args.metric]
-    numbers = {place: [run.result[key] for run in each] for place, each in found.items()}
+    key, how, absent = METRICS[args.metric]
+    numbers = {place: [run.result.get(key) for run in each] for place, each in found.items()}
     cells = {place: [100 * number for number in each] for place, each in numbers.items() if None not in each}
 
     network, seeds = runs[0].network, sorted({run.seed for run in chosen})
     over = "mean ± sample standard deviation over seeds" if len(seeds) > 1 else "seed"
     caption = f"{network}: test accuracy in percent {how}; {over} {', '.join(map(str, seeds))}."
     caption += f" All trained with: {', '.join(sorted(shared))}." if shared else ""
-    notes = remarks([run for run in runs if is_named(run, args)], found, cells, shared)
+    notes = remarks([run for run in runs if is_named(run, args)], found, cells, shared, absent)
     table = Table(network, caption, rows, columns, shared, found, cells, notes)
-    table.notes[:0] = comparisons(table)
+    if args.metric != "corruptions":  # the papers' headlines are of clean images
+        table.notes[:0] = comparisons(table)
     return table
 
 
-def remarks(runs: list[Receipt], found: dict, cells: dict, shared: set[str]) -> list[str]:
-    """What of the `runs` is not in the `cells`, and what is together in one of them; a line each."""
+def remarks(runs: list[Receipt], found: dict, cells: dict, shared: set[str], absent: str) -> list[str]:
+    """What of the `runs` is not in the `cells`, or why (`absent`), and what is together in one of them; a line each."""
     title = {(row, column): f"{column.label(shared)} on {row}" for row, column in found}
     kept = [run.path for each in found.values() for run in each]
     mixed = {title[place]: differing_flags(each) for place, each in found.items()}
@@ -165,7 +166,7 @@ def remarks(runs: list[Receipt], found: dict, cells: dict, shared: set[str]) -> 
     lists = {
         "Runs not finished, left out": [str(unfinished)] if unfinished else [],
         "Second runs of one seed, left out": [str(run.path) for run in runs if run.finished and run.path not in kept],
-        "No validation split, hence a dash": [title[place] for place in found if place not in cells],
+        f"{absent}, hence a dash": [title[place] for place in found if place not in cells],
         "Averaged over several values of a flag": [f"{cell} ({names})" for cell, names in mixed.items() if names],
     }
     return [f"{what}: {', '.join(which)}." for what, which in lists.items() if which]
