@@ -1,5 +1,6 @@
 """The errors that a user can mend. Every room raises them; `tools/common/command.py` prints them, no traceback."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -10,8 +11,16 @@ class UserError(Exception):
     exit_code = 2
 
     def __init__(self, asked: str, found: str, next_step: str):
-        super().__init__(f"{asked}\n{found}\n{next_step}")
-        self.asked, self.found, self.next_step = asked, found, next_step
+        self.asked, self.found, self.next_step = map(_shown, (asked, found, next_step))
+        super().__init__(f"{self.asked}\n{self.found}\n{self.next_step}")
+
+
+def _shown(text: str) -> str:
+    """What a terminal can show: control characters, of a damaged file's content or name, are written as escapes."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class RunError(UserError):

@@ -44,14 +44,14 @@ class Abide:
         try:
             images, labels = self._patients(home)
             train, test = train_test_split(np.arange(len(labels)), test_size=0.1, random_state=1, stratify=labels)
-        except (OSError, KeyError, ValueError) as error:
+            everyone = whole(ImageArrays(images), labels)
+        except Exception as error:  # of a damaged file HDF5 and csv raise what they like
             raise UserError(
                 f"--dataset {name}: {self.values} holds patients/FILE_ID/cc200, a vector of {SIDE * (SIDE - 1) // 2}"
                 f" values each, and {self.table} the columns FILE_ID and DX_GROUP.",
                 f"{home}: {error}",
                 "Make the files again with the acerta-abide scripts.",
             ) from None
-        everyone = whole(ImageArrays(images), labels)
         return Splits(name, ("non ASD", "ASD"), everyone.take(train), None, everyone.take(test))
 
     def _patients(self, home: Path) -> tuple[np.ndarray, list[int]]:
@@ -66,7 +66,10 @@ class Abide:
                 vector = np.asarray(file["patients"][patient]["cc200"], np.float32)
                 if vector.shape != upper[0].shape:
                     raise ValueError(f"the vector of {patient} has the shape {vector.shape}")
-                image[upper] = (vector - vector.min()) / max(vector.max() - vector.min(), 1e-12)
+                spread = vector.max() - vector.min()
+                if not np.isfinite(spread):
+                    raise ValueError(f"the vector of {patient} holds values that are no correlations")
+                image[upper] = (vector - vector.min()) / max(spread, 1e-12)
         if unknown := [patient for patient in patients if patient not in diagnosis]:
             raise ValueError(f"{self.table} lacks {', '.join(unknown)}")
         return images, [diagnosis[patient] for patient in patients]

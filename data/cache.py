@@ -2,14 +2,16 @@
 
 That pass is also where damaged images are found, all of them together.
 
-The file holds the pixels of all images (uint8), one image after the other, and then their N x 2 heights and widths
-(uint32, little endian). It is whole if these sizes are what the transform gives and add up to its length.
+The file holds the pixels of all images (uint8), one image after the other, then their N x 2 heights and widths, and
+the CRC-32 of all that (uint32, little endian). It is compared whenever the file is opened: where a machine went down or
+a disk is failing, there may be holes in it that nobody would see.
 """
 
 import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,7 +22,7 @@ import PIL
 from torch import Tensor
 from tqdm import tqdm
 
-from data.splits import Split
+from data.splits import Split, quiet
 from data.transforms import Transform
 from errors import UserError
 
@@ -61,7 +63,7 @@ def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) 
     """The split's pixels after the transform's fixed part, mapped from a file in `folder`.
 
     The file is named by what went in: images (path, size, time), labels, transform, Pillow's version. It is written
-    under a temporary name and renamed, so a file under its own name is whole; one cut off later is made again.
+    under a temporary name and renamed, so a file under its own name is whole; one damaged later is made again.
 
     Args:
         label: what messages and the progress bar call the split.
@@ -75,7 +77,7 @@ def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) 
     """
     name = f"{label.replace(' ', '-').replace('/', '-')}-{transform.size}-{_fingerprint(split, transform)}.pixels"
     file = folder / name
-    with suppress(OSError, ValueError):  # not there, or cut off: made again below
+    with suppress(OSError, ValueError):  # not there, or damaged: made again below
         return _mapped(file, len(split), transform)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
@@ -83,12 +85,14 @@ def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) 
         free, needed = shutil.disk_usage(folder).free, _bytes_needed(len(split), transform)
         if free < 1.02 * needed:
             raise OSError(f"{free / 1e9:.2f} GB free, about {needed / 1e9:.2f} GB needed")
-        sizes = []
+        sizes, checksum = [], 0
         with temporary.open("wb") as out:
             for pixels in _decoded(split, transform, label):
                 out.write(pixels)
+                checksum = zlib.crc32(pixels, checksum)
                 sizes.append(pixels.shape[:2])
-            out.write(np.array(sizes, "<u4"))
+            checksum = zlib.crc32(np.array(sizes, "<u4"), checksum)
+            out.write(np.array([*np.ravel(sizes), checksum], "<u4"))
         os.replace(temporary, file)
         return _mapped(file, len(split), transform)
     except OSError as error:
@@ -103,7 +107,7 @@ def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) 
 def _bytes_needed(count: int, transform: Transform) -> int:
     """Length of the file of `count` images; an estimate where their sizes vary, for photographs of 4:3."""
     side = transform.decoded_side
-    return count * (3 * (side**2 if side else transform.size**2 * 4 // 3) + 8)
+    return count * (3 * (side**2 if side else transform.size**2 * 4 // 3) + 8) + 4
 
 
 def _mapped(file: Path, count: int, transform: Transform) -> np.ndarray | RaggedPixels:
@@ -113,10 +117,11 @@ def _mapped(file: Path, count: int, transform: Transform) -> np.ndarray | Ragged
         OSError, ValueError: there is no such file, or it is not whole.
     """
     content = np.memmap(file, np.uint8, mode="r")
-    flat, sizes = content[: -8 * count], content[-8 * count :]
+    flat, sizes, checksum = np.split(content, [-8 * count - 4, -4])
     sizes = np.frombuffer(sizes.tobytes(), "<u4").reshape(count, 2).astype(np.int64)
     right = sizes.min(1) == transform.size if transform.decoded_side is None else sizes == transform.decoded_side
-    if not right.all() or 3 * sizes.prod(1).sum() != len(flat):
+    fits = right.all() and 3 * sizes.prod(1).sum() == len(flat)
+    if not fits or zlib.crc32(content[:-4]) != int.from_bytes(checksum, "little"):
         raise ValueError(f"{file} is not whole")
     return flat.reshape(count, *sizes[0], 3) if (sizes == sizes[0]).all() else RaggedPixels(flat, sizes)
 
@@ -139,7 +144,7 @@ def _decoded(split: Split, transform: Transform, label: str) -> Iterator[np.ndar
         try:
             return transform.decode(split.open(position))
         except Exception as error:  # Pillow's decoders raise many kinds
-            damaged.append(f"  {split.name(position)}  (label {split.labels[position]}): {_reason(error)}")
+            damaged.append(f"  {split.name(position)[:300]}  (label {split.labels[position]}): {_reason(error)}")
             return None
 
     with (
@@ -147,7 +152,8 @@ def _decoded(split: Split, transform: Transform, label: str) -> Iterator[np.ndar
         tqdm(total=len(split), desc=f"decoding {label}", leave=False) as bar,
     ):
         for start in range(0, len(split), _CHUNK):
-            chunk = list(pool.map(decode, range(start, min(start + _CHUNK, len(split)))))
+            with quiet():
+                chunk = list(pool.map(decode, range(start, min(start + _CHUNK, len(split)))))
             bar.update(len(chunk))
             if not damaged:
                 yield from chunk
@@ -158,7 +164,7 @@ def _decoded(split: Split, transform: Transform, label: str) -> Iterator[np.ndar
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
 
 
 def _fingerprint(split: Split, transform: Transform) -> str:

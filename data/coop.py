@@ -1,12 +1,13 @@
 """Data sets whose splits CoOp publishes as one JSON file, in the three layouts in which they are found."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.lmdb_images import LmdbImages
-from data.splits import PARTS, ImageFiles, Splits, whole
+from data.splits import PARTS, ImageFiles, Splits, is_below, whole
 from errors import UserError, prepare_command
 
 
@@ -90,8 +91,11 @@ def load_split_json(split_file: Path) -> tuple[dict[str, list[tuple[str, int]]],
         for number, row in enumerate(rows):
             if not isinstance(row, list) or [type(value) for value in row] != [str, int, str]:
                 raise _malformed(split_file, f'entry {number} of its "{part}" is {json.dumps(row)[:100]}')
+            if not is_below(row[0]):
+                raise _malformed(split_file, f'entry {number} of its "{part}" lies outside: {json.dumps(row)[:100]}')
             if names.setdefault(row[1], row[2]) != row[2]:
-                raise _malformed(split_file, f"label {row[1]} is called both {names[row[1]]} and {row[2]}")
+                both = f"{names[row[1]][:100]} and {row[2][:100]}"
+                raise _malformed(split_file, f"label {row[1]} is called both {both}")
         entries[part] = [(path, label) for path, label, _ in rows]
     for part in ("train", "test"):
         if not entries[part]:
@@ -113,7 +117,7 @@ def _malformed(split_file: Path, found: str) -> UserError:
 def _image_root(roots: Sequence[Path], paths: list[str], name: str) -> Path:
     """The folder that has most of the split's images, judged by some of them from all over the list."""
     some = paths[:: max(1, len(paths) // 50)]
-    found = {root: sum((root / path).is_file() for path in some) for root in dict.fromkeys(roots)}
+    found = {root: sum(os.path.isfile(root / path) for path in some) for root in dict.fromkeys(roots)}
     best = max(found, key=found.get)
     if not found[best]:
         raise UserError(

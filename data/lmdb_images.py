@@ -3,13 +3,12 @@
 import io
 import pickle
 import pickletools
-import weakref
 from pathlib import Path
 
-import lmdb
 from PIL import Image
 
-from data.splits import to_rgb
+from data.lmdb_file import DamagedLmdb, find_values
+from data.splits import open_rgb
 from errors import UserError
 
 # What Python pickles ints, bytes, lists and tuples with. Nothing here looks up a name, calls, or builds an object.
@@ -43,23 +42,8 @@ def plain_loads(data: bytes) -> object:
         raise pickle.UnpicklingError(f"it is damaged ({error})") from None
 
 
-class _Reader:
-    """An open LMDB file, shared by all that read it in this process: LMDB admits one environment a file and process.
-
-    A forked process may go on using it: without locks and read-only it is no more than a mapped file.
-
-    Raises:
-        lmdb.Error: it is none, or cut off: its pages are mapped, and touching one that is missing ends the process.
-    """
-
-    def __init__(self, path: Path):
-        self.environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False)
-        if (self.environment.info()["last_pgno"] + 1) * self.environment.stat()["psize"] > path.stat().st_size:
-            self.environment.close()
-            raise lmdb.CorruptedError("the file is cut off")
-
-
-_readers: "weakref.WeakValueDictionary[Path, _Reader]" = weakref.WeakValueDictionary()
+def _shown(key: bytes) -> str:
+    return repr(key) if len(key) <= 100 else f"{key[:100]!r}..."
 
 
 class LmdbImages:
@@ -73,15 +57,15 @@ class LmdbImages:
 
     def __init__(self, path: Path):
         self.path = path
-        self._reader: _Reader | None = None
         try:
+            self._places = find_values(path)
             count, self.keys = self._value(b"__len__"), self._value(b"__keys__")
             if type(count) is not int or type(self.keys) is not list or {type(key) for key in self.keys} - {bytes}:
                 raise pickle.UnpicklingError("__len__ is no int or __keys__ no list of bytes")
             if count != len(self.keys):
                 raise pickle.UnpicklingError(f"__len__ is {count}, __keys__ holds {len(self.keys)}")
             self.labels = [self._image_and_label(index)[1] for index in range(count)]
-        except (lmdb.Error, pickle.UnpicklingError) as error:
+        except (OSError, DamagedLmdb, pickle.UnpicklingError) as error:
             raise UserError(
                 f"{path}: an LMDB of the original ILM-VP repository is expected.",
                 f"It cannot be read: {error}.",
@@ -89,30 +73,25 @@ class LmdbImages:
             ) from None
 
     def _value(self, key: bytes) -> object:
-        if self._reader is None:
-            self._reader = _readers.get(self.path.resolve()) or _Reader(self.path)
-            _readers[self.path.resolve()] = self._reader
-        with self._reader.environment.begin() as transaction:
-            data = transaction.get(key)
-        if data is None:
-            raise pickle.UnpicklingError(f"there is no key {key!r}")
+        if key not in self._places:
+            raise pickle.UnpicklingError(f"there is no key {_shown(key)}")
+        offset, length = self._places[key]
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            data = file.read(length)
         try:
             return plain_loads(data)
         except pickle.UnpicklingError as error:
-            raise pickle.UnpicklingError(f"key {key!r}: {error}") from None
+            raise pickle.UnpicklingError(f"key {_shown(key)}: {error}") from None
 
     def _image_and_label(self, index: int) -> tuple[bytes, int]:
         value = self._value(self.keys[index])
-        if type(value) is not tuple or tuple(map(type, value)) != (bytes, int):
-            raise pickle.UnpicklingError(f"key {self.keys[index]!r} is no (bytes, int)")
+        if type(value) is not tuple or tuple(map(type, value)) != (bytes, int) or value[1].bit_length() > 63:
+            raise pickle.UnpicklingError(f"key {_shown(self.keys[index])} is no (bytes, int)")
         return value
 
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_reader": None}
-
     def open(self, index: int) -> Image.Image:
-        with Image.open(io.BytesIO(self._image_and_label(index)[0])) as image:
-            return to_rgb(image)
+        return open_rgb(io.BytesIO(self._image_and_label(index)[0]))
 
     def name(self, index: int) -> str:
         return f"{self.path.name} key {self.keys[index].decode(errors='backslashreplace')}"

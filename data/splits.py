@@ -1,9 +1,11 @@
 """Lists of images and labels. Nothing is decoded here: a split knows where its images are and opens them one by one."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
+from pathlib import Path, PurePath
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image
@@ -11,6 +13,8 @@ from PIL import Image
 from errors import UserError
 
 PARTS = ("train", "val", "test")
+# Pillow knows more, among them programs: for PostScript it calls Ghostscript.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 class ImageSource(Protocol):
@@ -35,6 +39,28 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def open_rgb(file: Path | BinaryIO) -> Image.Image:
+    """An image of one of FORMATS, whatever its name says, in mode RGB."""
+    with Image.open(file, formats=FORMATS) as image:
+        return to_rgb(image)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences Pillow's warnings of odd metadata, which pixels do not depend on; what it warns of as a decompression
+    bomb (more than 89 million pixels) becomes an error. For one thread at a time: the whole process is silenced.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def is_below(path: str) -> bool:
+    """Whether a path that a data set's file names stays in the folder that it is relative to."""
+    return not PurePath(path).is_absolute() and ".." not in PurePath(path).parts
+
+
 class ImageFiles:
     """Image files below a folder; `paths` are relative to it."""
 
@@ -42,8 +68,7 @@ class ImageFiles:
         self.root, self.paths = root, list(paths)
 
     def open(self, index: int) -> Image.Image:
-        with Image.open(self.root / self.paths[index]) as image:
-            return to_rgb(image)
+        return open_rgb(self.root / self.paths[index])
 
     def name(self, index: int) -> str:
         return self.paths[index]
@@ -52,7 +77,7 @@ class ImageFiles:
         path = self.root / self.paths[index]
         try:
             status = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: no path can look like this
             return (str(path), None)
         return (str(path), status.st_size, status.st_mtime_ns)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torchvision import datasets
 
-from data.splits import ImageArrays, ImageFiles, Split, Splits, whole
+from data.splits import ImageArrays, ImageFiles, Split, Splits, is_below, whole
 from errors import UserError, prepare_command
 
 GTSRB_NAMES = tuple(
@@ -73,7 +73,14 @@ def read_svhn(root: Path, train: bool) -> tuple[Sequence[str], Split]:
 def read_gtsrb(root: Path, train: bool) -> tuple[Sequence[str], Split]:
     samples = datasets.GTSRB(root, split="train" if train else "test")._samples
     paths = [str(Path(path).relative_to(root)) for path, _ in samples]
-    return GTSRB_NAMES, whole(ImageFiles(root, paths), [label for _, label in samples])
+    return GTSRB_NAMES, whole(_images(root, paths), [label for _, label in samples])
+
+
+def _images(root: Path, paths: Sequence[str]) -> ImageFiles:
+    """Images that a data set's file names. Raises ValueError where it names others than those below root."""
+    if outside := next((path for path in paths if not is_below(path)), None):
+        raise ValueError(f"{outside[:200]} lies outside")
+    return ImageFiles(root, paths)
 
 
 def read_clevr(root: Path, train: bool) -> tuple[Sequence[str], Split]:
@@ -92,4 +99,4 @@ def read_clevr(root: Path, train: bool) -> tuple[Sequence[str], Split]:
     with (home / "scenes" / f"CLEVR_{part}_scenes.json").open(encoding="utf-8") as file:
         scenes = sorted(json.load(file, object_hook=summary))
     paths = [path for path, _ in scenes]
-    return CLEVR_NAMES, whole(ImageFiles(home / "images" / part, paths), [count - 3 for _, count in scenes])
+    return CLEVR_NAMES, whole(_images(home / "images" / part, paths), [count - 3 for _, count in scenes])

@@ -92,7 +92,8 @@ def write_lmdb(path: Path, values: list, *, protocol: int = 4, **special: bytes)
     """One LMDB file of pickled `values`; `special` replaces the pickles of `__len__` or `__keys__`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     keys = [str(number).encode() for number in range(len(values))]
-    with lmdb.open(str(path), subdir=False, map_size=1 << 24) as environment, environment.begin(write=True) as to:
+    how = {"subdir": False, "map_size": 1 << 24, "sync": False}
+    with lmdb.open(str(path), **how) as environment, environment.begin(write=True) as to:
         for key, value in zip(keys, values, strict=True):
             to.put(key, value if isinstance(value, bytes) else pickle.dumps(value, protocol=protocol))
         to.put(b"__len__", special.get("__len__", pickle.dumps(len(keys), protocol=protocol)))

@@ -113,6 +113,31 @@ def damaged_group(home):
     file.write_text(file.read_text().replace(",1,12.5", ",ill,12.5"))
 
 
+def no_numbers(home):
+    with h5py.File(home / "abide.hdf5", "a") as file:
+        file["patients/Site_0000037/cc200"][7] = np.nan
+
+
+def short_row(home):
+    with (home / "Phenotypic_V1_0b_preprocessed1.csv").open("a") as table:
+        table.write("31,50031,Site_0000001\n")
+
+
+def huge_field(home):
+    with (home / "Phenotypic_V1_0b_preprocessed1.csv").open("a") as table:
+        table.write("x" * 200_000)
+
+
+def huge_group(home):
+    file = home / "Phenotypic_V1_0b_preprocessed1.csv"
+    file.write_text(file.read_text().replace(",2,12.5", f",{10**30},12.5"))
+
+
+def damaged_tree(home):
+    file = home / "abide.hdf5"
+    file.write_bytes(file.read_bytes().replace(b"SNOD", b"SNOB"))
+
+
 def one_ill_patient(home):
     file = home / "Phenotypic_V1_0b_preprocessed1.csv"
     with file.open(newline="") as table:
@@ -135,6 +160,11 @@ def one_ill_patient(home):
         (unknown_patient, ["Site_0000005"]),
         (damaged_group, ["DX_GROUP", "'ill'"]),
         (one_ill_patient, ["abide"]),
+        (no_numbers, ["Site_0000037", "no correlations"]),
+        (short_row, ["NoneType"]),
+        (huge_field, ["field limit"]),
+        (huge_group, ["too large"]),
+        (damaged_tree, ["symbol table"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

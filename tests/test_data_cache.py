@@ -3,6 +3,7 @@
 import errno
 import os
 import tracemalloc
+import zlib
 from itertools import product
 
 import numpy as np
@@ -122,12 +123,13 @@ def test_ragged_file_is_mapped(cache, mixed):
 
 @both
 def test_format(cache, mixed, transform):
-    """Pixels, then sizes, and not a byte more."""
+    """Pixels, then sizes, then the checksum, and not a byte more."""
     cached_pixels(mixed, transform, cache, "mine train")
     (file,) = cache.iterdir()
     images = expected_pixels(mixed, transform)
     sizes = np.array([image.shape[:2] for image in images], "<u4")
-    assert file.read_bytes() == b"".join([image.tobytes() for image in images]) + sizes.tobytes()
+    content = b"".join([image.tobytes() for image in images]) + sizes.tobytes()
+    assert file.read_bytes() == content + zlib.crc32(content).to_bytes(4, "little")
     if transform is SIZE:
         assert file.stat().st_size == _bytes_needed(12, SIZE)
 

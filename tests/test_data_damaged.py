@@ -3,6 +3,7 @@
 import pytest
 import torch
 from make_data import encoded, make_coop, make_folders, make_lmdb, noise, write_lmdb
+from PIL import Image
 
 from data.catalog import find_dataset
 from data.loaders import build_loaders
@@ -79,6 +80,54 @@ def test_one_damaged_image(data_path, cache, damage, path, label, reason):
     line = line_of(error, path)
     assert f"(label {label})" in line and reason in line
     assert "1 of 9 cannot be" in str(error.value) and "dtd train" in str(error.value)
+
+
+def postscript(path):
+    """A program, which Pillow would have Ghostscript run."""
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
+
+
+def gigapixels(path):
+    png(path, 12000, 12000)
+
+
+def narrow(path):
+    """It would have 4.3 gigapixels when its shorter side is 256."""
+    png(path, 1, 65535)
+
+
+def png(path, width, height):
+    """Black, of 1 bit a pixel: a few kB."""
+    Image.new("1", (width, height)).save(path, "PNG")
+
+
+HUGE = [(postscript, "cannot identify"), (gigapixels, "144000000 pixels"), (narrow, "1 x 65535 pixels are too narrow")]
+
+
+@cached
+@pytest.mark.parametrize("damage, reason", HUGE, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.filterwarnings("error")
+def test_images_that_are_not_opened(data_path, cache, damage, reason):
+    make_coop(data_path)
+    damage(data_path / "dtd/images/banded/train_0.jpg")
+    with pytest.raises(UserError) as error:
+        loaders("dtd", cache and data_path / cache, train_transform=Transform(256, 224, random=True, shorter=True))
+    assert reason in line_of(error, "banded/train_0.jpg")
+
+
+@cached
+@pytest.mark.filterwarnings("error")
+def test_odd_metadata_is_no_matter(data_path, cache):
+    """Of which Pillow warns, image by image."""
+    make_coop(data_path)
+    path = data_path / "dtd/images/banded/train_0.jpg"
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    with Image.open(path) as image:
+        image.save(path, exif=exif.tobytes()[:-12])
+    with pytest.warns(UserWarning, match="Corrupt EXIF"), Image.open(path) as image:
+        image.getexif()
+    assert sum(len(labels) for _, labels in loaders("dtd", cache and data_path / cache).train) == 9
 
 
 @cached

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from make_data import make_cifar, make_clevr, make_coop, make_folders, make_gtsrb, make_svhn
 
 import cfg
 from data.catalog import find_dataset
+from data.loaders import build_loaders
+from data.transforms import Transform
 from errors import UserError
 
 
@@ -61,6 +64,9 @@ MALFORMED = {
     "a fraction as label": ({"train": [["b", 0.0, "b"]], "test": [ROW]}, ["entry 0", "0.0"]),
     "true as label": ({"train": [["b", True, "b"]], "test": [ROW]}, ["entry 0", "true"]),
     "null as path": ({"train": [ROW], "test": [[None, 0, "a"]]}, ["entry 0", '"test"', "null"]),
+    "a path upwards": ({"train": [ROW], "test": [["../a/0.jpg", 0, "a"]]}, ["entry 0", '"test"', "lies outside"]),
+    "a path from the root": ({"train": [ROW, ["/dev/zero", 0, "a"]], "test": [ROW]}, ["entry 1", "lies outside"]),
+    "a long class name": ({"train": [ROW, ["b", 0, "a" * 5000]], "test": [ROW]}, ["both a and " + "a" * 100 + "."]),
     "labels with a gap": ({"train": [ROW, ["c", 2, "c"]], "test": [ROW]}, ["gaps", "2 of them", "0 to 2"]),
     "labels from 1": ({"train": [["a", 1, "a"]], "test": [["a", 1, "a"]]}, ["gaps"]),
     "a negative label": ({"train": [ROW, ["b", -1, "b"]], "test": [ROW]}, ["-1"]),
@@ -83,6 +89,25 @@ def test_malformed_split_file(data_path, name, content, words):
     message = message_of(name)
     for word in words:
         assert word in message
+
+
+def test_messages_are_text():
+    """A file's content is not to move a terminal's cursor; lines and letters stay."""
+    error = UserError("a\x1b[2J", "b\nc\0\ud800", "café 猫\t.")
+    assert str(error) == "a\\x1b[2J\nb\nc\\x00\\ud800\ncafé 猫\\t."
+    assert error.found == "b\nc\\x00\\ud800"
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a" * 5000, "\ud800", "a/" * 3000])
+def test_path_that_cannot_be(data_path, path):
+    rows = [["a/000.png", 0, "a"], [path, 0, "a"]]
+    make_folders(data_path, "mine/images", classes=("a",), counts={".": 1})
+    (data_path / "mine/split.json").write_text(json.dumps({"train": rows, "test": rows}))
+    with pytest.raises(UserError) as error:
+        how = {"batch_size": 4, "device": torch.device("cpu"), "workers": 0, "cache_folder": data_path / ".cache"}
+        build_loaders(find_dataset("mine").read(), train_transform=Transform(8), eval_transform=Transform(8), **how)
+    assert "mine train: 1 of 2 cannot be read" in str(error.value) and "(label 0)" in str(error.value)
+    assert len(str(error.value)) < 2000 and all(map(str.isprintable, str(error.value).splitlines()))
 
 
 def test_huge_label_is_a_gap_and_costs_no_memory(data_path):
@@ -225,6 +250,16 @@ def test_clevr_with_missing_parts(data_path):
     scenes.write_text(content)
     shutil.move(home / "images/train", home / "train")
     assert "They are not in" in message_of("clevr")
+
+
+@pytest.mark.parametrize("path", ["../val/CLEVR_val_000000.png", "/dev/zero", 5])
+def test_clevr_with_images_elsewhere(data_path, path):
+    make_clevr(data_path)
+    scenes = data_path / "clevr/CLEVR_v1.0/scenes/CLEVR_train_scenes.json"
+    content = json.loads(scenes.read_text())
+    content["scenes"] = [{"image_filename": path, "objects": [{}] * 3}]
+    scenes.write_text(json.dumps(content))
+    assert "--dataset clevr: its files" in message_of("clevr")
 
 
 @pytest.mark.parametrize("objects, words", [(2, "run from -1 to"), (11, "to 8; with 8 classes they run from 0 to 7")])

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import lmdb
 import numpy as np
@@ -13,6 +14,7 @@ from make_data import encoded, make_cifar, make_lmdb, noise, write_lmdb
 
 import cfg
 from data.catalog import find_dataset
+from data.lmdb_file import DamagedLmdb, find_values
 from data.lmdb_images import LmdbImages, plain_loads
 from errors import UserError
 
@@ -153,6 +155,8 @@ MISTAKES = [
     ([(0, IMAGE)], {}, ["key b'0'", "(bytes, int)"]),
     ([(IMAGE, b"0")], {}, ["key b'0'", "(bytes, int)"]),
     ([b"no pickle"], {}, ["key b'0'"]),
+    ([(IMAGE, 2**70)], {}, ["key b'0'", "(bytes, int)"]),
+    ([(IMAGE, 0)], {"__keys__": pickle.dumps([b"\n" * 5000])}, ["there is no key b'\\n\\n", "\\n'..."]),
 ]
 
 
@@ -173,6 +177,33 @@ def test_not_an_lmdb(tmp_path):
     assert "there is no key b'__len__'" in message_of(tmp_path / "other.lmdb")
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_values_are_those_that_lmdb_gives(tmp_path, seed):
+    """Short and long keys, values inside of a page and outside, deleted and replaced ones, trees of several levels."""
+    random, path = Random(seed), tmp_path / "other.lmdb"
+    how = {"subdir": False, "map_size": 1 << 28, "sync": False}
+    with lmdb.open(str(path), **how, writemap=seed % 3 == 0) as environment:
+        for count in random.choices((1, 10, 200, 1500), k=seed % 4):
+            with environment.begin(write=True) as to:
+                for _ in range(count):
+                    key = (
+                        random.randbytes(random.choice((1, 8, 100, 511))) if seed % 2 else b"%d" % random.randrange(300)
+                    )
+                    length = random.choice((0, 1, 1000, 2030, 2040, 4080, 4081, 9000))
+                    to.delete(key) if random.random() < 0.3 else to.put(key, random.randbytes(length))
+    content = path.read_bytes()
+    found = {key: content[offset : offset + length] for key, (offset, length) in find_values(path).items()}
+    with lmdb.open(str(path), subdir=False, readonly=True, lock=False) as environment, environment.begin() as at:
+        assert found == dict(at.cursor())
+
+
+def test_tables_by_name_are_refused(tmp_path):
+    with lmdb.open(str(tmp_path / "other.lmdb"), subdir=False, max_dbs=1) as environment:
+        environment.open_db(b"table")
+    with pytest.raises(DamagedLmdb):
+        find_values(tmp_path / "other.lmdb")
+
+
 def test_lmdb_cut_off(tmp_path):
     """A copy that broke off: LMDB maps the file, and reading beyond its end kills the process (SIGBUS)."""
     write_lmdb(tmp_path / "train.lmdb", [(bytes(20000), 0)] * 20)
@@ -181,6 +212,7 @@ def test_lmdb_cut_off(tmp_path):
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).resolve().parent.parent)!r})
 from pathlib import Path
+from data.lmdb_file import DamagedLmdb, find_values
 from data.lmdb_images import LmdbImages
 try: LmdbImages(Path(sys.argv[1]))
 except Exception as error: print(type(error).__name__, error)

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import shutil
+import zlib
 from collections import namedtuple
 from pathlib import Path
 
@@ -29,17 +30,26 @@ def mixed(data_path):
     return find_dataset("mine").read().train
 
 
-TRAILER = 12 * 8  # bytes at the end of the file of 12 images
+TRAILER = 12 * 8 + 4  # bytes at the end of the file of 12 images
+
+
+def checked(content):
+    """With its own checksum behind it, so that something else must be wrong."""
+    return content + zlib.crc32(content).to_bytes(4, "little")
 
 
 def with_sizes(change):
     """Puts other sizes (12,2) after the same pixels."""
 
     def spoil(whole):
-        sizes = np.frombuffer(whole[-TRAILER:], "<u4").astype(np.int64).reshape(12, 2)
-        return whole[:-TRAILER] + np.asarray(change(sizes)).astype("<u4").tobytes()
+        sizes = np.frombuffer(whole[-TRAILER:-4], "<u4").astype(np.int64).reshape(12, 2)
+        return checked(whole[:-TRAILER] + np.asarray(change(sizes)).astype("<u4").tobytes())
 
     return spoil
+
+
+def with_a_hole(whole):
+    return whole[:500] + bytes(100) + whole[600:]
 
 
 def one_more(place):
@@ -60,7 +70,9 @@ SPOILT = {
     "sizes only": lambda whole: whole[-TRAILER:],
     "less than the sizes": lambda whole: whole[-40:],
     "one byte more": lambda whole: whole + b"\0",
-    "one byte more before the sizes": lambda whole: whole[:-TRAILER] + b"\0" + whole[-TRAILER:],
+    "one byte more before the sizes": lambda whole: checked(whole[:-TRAILER] + b"\0" + whole[-TRAILER:-4]),
+    "a hole": with_a_hole,
+    "another checksum": lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]),
     "zeros": lambda whole: bytes(len(whole)),
     "sizes of zero": with_sizes(np.zeros_like),
     "first height": one_more((0, 0)),
@@ -69,8 +81,8 @@ SPOILT = {
     "huge longer sides": with_sizes(lambda sizes: np.array([[8, 2**32 - 1]] * 12)),
     "big endian": with_sizes(lambda sizes: sizes.astype(">u4").view("<u4")),
     "other sizes of the same sum": with_sizes(lambda sizes: np.stack([sizes.prod(1), np.ones(12)], axis=1)),
-    "another size": lambda whole: bytes(12 * 48) + np.full((12, 2), 4, "<u4").tobytes(),
-    "another number of images": lambda whole: bytes(11 * 192) + np.full((11, 2), 8, "<u4").tobytes(),
+    "another size": lambda whole: checked(bytes(12 * 48) + np.full((12, 2), 4, "<u4").tobytes()),
+    "another number of images": lambda whole: checked(bytes(11 * 192) + np.full((11, 2), 8, "<u4").tobytes()),
     "text": lambda whole: b"something else",
     "an image": lambda whole: encoded(noise(0)),
     "an array": lambda whole: npy(np.zeros((12, 8, 8, 3), np.uint8)),
@@ -208,7 +220,7 @@ def test_damaged_images_are_told_all_the_same(data_path, cache, monkeypatch, tra
 @both
 def test_enough_space_is_enough(cache, monkeypatch, mixed, transform):
     """For images of one size to the byte and 2 % more, else for the estimate, of images of 4:3."""
-    needed = 12 * (8 * 8 * 3 + 8) if transform is SIZE else 12 * (85 * 3 + 8)
+    needed = 12 * (8 * 8 * 3 + 8) + 4 if transform is SIZE else 12 * (85 * 3 + 8) + 4
     assert _bytes_needed(12, transform) == needed
     for free, enough in ((1.02 * needed - 1, False), (1.02 * needed + 1, True)):
         monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: Usage(10**9, 0, free))

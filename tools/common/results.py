@@ -73,7 +73,7 @@ def read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
     for path in sorted({file.parent for name in ("args", "result") for file in folder.glob(f"*/*/*/{name}.json")}):
         try:
             receipts.append(read_receipt(path))
-        except (UserError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (UserError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             notes.append(f"Left out, {path}: {getattr(error, 'found', f'not the receipt of a run, {error!r}')}")
     if not receipts:
         found = " ".join(notes) or f"There is none{'' if folder.is_dir() else ', nor such a folder'}."
