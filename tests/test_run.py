@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tiny import ROOT
 
 import cfg
 from errors import RunError, UserError
-from tools.common.checkpoint import save_checkpoint
+from tools.common.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small")
 SCRIPT = "experiments/cnn/ilm_vp"
@@ -172,6 +173,25 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, run_script, ca
     assert (f"{file} is damaged: " in out) == (damage != "gone")
     assert without_times(again) == without_times(expected)
     assert same(checkpoint(file), last)
+
+
+def test_one_flipped_bit_is_noticed_or_does_not_matter(tmp_path):
+    """torch.load alone takes most of such files for whole."""
+    torch.manual_seed(0)
+    content = {"visual_prompt_dict": {"program": torch.randn(3, 20, 20)}, "epoch": 3, "setup": {"network": "tiny"}}
+    file = tmp_path / "ckpt.pth"
+    save_checkpoint(file, content)
+    whole, draw, noticed = file.read_bytes(), random.Random(0), 0
+    for _ in range(500):
+        bit = draw.randrange(8 * len(whole))
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        try:
+            assert same(load_checkpoint(file, ""), content), f"bit {bit}"
+        except UserError:
+            noticed += 1
+    assert noticed > 300  # the rest is padding, and dates
 
 
 def test_two_damaged_checkpoints(run_script):
