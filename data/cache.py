@@ -14,11 +14,12 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import PIL
+from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
@@ -79,13 +80,51 @@ def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) 
     file = folder / name
     with suppress(OSError, ValueError):  # not there, or damaged: made again below
         return _mapped(file, len(split), transform)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        free, needed = shutil.disk_usage(folder).free, _bytes_needed(len(split), transform)
-        if free < 1.02 * needed:
-            raise OSError(f"{free / 1e9:.2f} GB free, about {needed / 1e9:.2f} GB needed")
-        sizes, checksum = [], 0
+        with _one_process(file, label):
+            with suppress(OSError, ValueError):  # the one before may have made it
+                return _mapped(file, len(split), transform)
+            _write(file, split, transform, label)
+            return _mapped(file, len(split), transform)
+    except OSError as error:
+        print(f"{label}: no cache in {folder} ({error}); its images will be decoded every epoch, which is slower.")
+        check_images(split, transform, label)
+        return None
+
+
+@contextmanager
+def _one_process(file: Path, label: str) -> Iterator[None]:
+    """Of several processes that want a file, one makes it; the others wait, and find it."""
+    lock = FileLock(file.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{label}: another process is decoding it; waiting for that.", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.unlink(lock.lock_file)  # who comes later makes another, and finds the file
+        lock.release()
+
+
+def _write(file: Path, split: Split, transform: Transform, label: str) -> None:
+    """Decodes the split's images into a file that is whole once it has its name.
+
+    Raises:
+        OSError: it cannot be written.
+        DamagedImages: some images cannot be decoded.
+    """
+    for left in file.parent.glob(f"{file.stem}.*.tmp"):  # by a process that was killed
+        left.unlink()
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    free, needed = shutil.disk_usage(file.parent).free, _bytes_needed(len(split), transform)
+    if free < 1.02 * needed:
+        raise OSError(f"{free / 1e9:.2f} GB free, about {needed / 1e9:.2f} GB needed")
+    sizes, checksum = [], 0
+    try:
         with temporary.open("wb") as out:
             for pixels in _decoded(split, transform, label):
                 out.write(pixels)
@@ -94,11 +133,6 @@ def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) 
             checksum = zlib.crc32(np.array(sizes, "<u4"), checksum)
             out.write(np.array([*np.ravel(sizes), checksum], "<u4"))
         os.replace(temporary, file)
-        return _mapped(file, len(split), transform)
-    except OSError as error:
-        print(f"{label}: no cache in {folder} ({error}); its images will be decoded every epoch, which is slower.")
-        check_images(split, transform, label)
-        return None
     finally:
         with suppress(OSError):
             temporary.unlink()
