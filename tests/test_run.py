@@ -204,6 +204,25 @@ def test_two_damaged_checkpoints(run_script):
         run_script(SCRIPT, *SMALL, "--epoch", 2)
 
 
+def test_folders_of_older_layouts_are_named(run_script, capsys):
+    """A checkpoint like the original repository's, without a `setup`; a receipt that does not say its setting."""
+    run_script(SCRIPT, *SMALL, "--epoch", 1)
+    run_script(SCRIPT, *SMALL, "--epoch", 2)
+    run = folder(SCRIPT, "tiny_small_seed7_epoch2")
+    arguments = json.loads((run / "args.json").read_text())
+    (run / "args.json").write_text(json.dumps({k: v for k, v in arguments.items() if k != "setting"}))
+    capsys.readouterr()
+    run_script("tools/results_table")
+    assert f"Left out, {run}: not the receipt of a run" in capsys.readouterr().out
+    for name in ("args.json", "result.json", "ckpt.previous.pth"):
+        (run / name).unlink()
+    old = checkpoint(run / "ckpt.pth")
+    del old["setup"]
+    torch.save(old, run / "ckpt.pth")
+    with pytest.raises(UserError, match=r"should fit this run(.|\n)*setup(.|\n)*--fresh"):
+        run_script(SCRIPT, *SMALL, "--epoch", 2)
+
+
 def test_a_folder_of_other_arguments_is_not_taken_over(run_script):
     run_script(SCRIPT, *SMALL, "--epoch", 2)
     run = folder(SCRIPT, "tiny_small_seed7_epoch2")

@@ -1,12 +1,13 @@
 """Runs under hardship; what is done to them is in tests/survive.py, a script of its own."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import survive
 
-from errors import RunError
+from errors import RunError, UserError
 from tools.common.log import Log
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks the kernel")
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks
 @pytest.fixture(autouse=True)
 def own_names(monkeypatch):
     """`survive` sets names of its own; they are taken back."""
-    monkeypatch.setattr(survive.cfg, "data_path", None)
+    monkeypatch.setattr(survive.cfg, "data_path", survive.cfg.data_path)
     monkeypatch.setattr(survive.catalog, "DATASETS", survive.catalog.DATASETS)
 
 
@@ -40,6 +41,25 @@ def test_a_full_disk_under_the_log():
     with pytest.raises(RunError, match=r"/dev/full has to be written(.|\n)*No space left"):
         log.append({"epoch": 1})
     assert log.records == []
+
+
+def test_a_read_only_results_folder(small, run_script, tmp_path, monkeypatch):
+    """Runs are refused with what to do; what is there can be read."""
+    words = ("experiments/cnn/rlm_vp", *survive.FLAGS, "--epoch", 1)
+    try:
+        with survive.small_disk(tmp_path / "disk", 2**22) as disk:
+            monkeypatch.setattr(survive.cfg, "results_path", disk)
+            run_script(*words)
+            subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+            for more in ((), ("--fresh",), ("--seed", 8)):
+                with pytest.raises(UserError, match=r"Read-only file system(.|\n)*VP_RESULTS_PATH"):
+                    run_script(*words, *more)
+            assert "| RLM-VP" in run_script("tools/results_table")
+            with pytest.raises(UserError, match="Read-only file system"):
+                run_script("tools/report")
+            assert run_script("tools/report", "--output", tmp_path / "report.html").is_file()
+    except PermissionError as error:
+        pytest.skip(f"no small disk can be mounted: {error}")
 
 
 def test_two_hundred_epochs(tmp_path):
