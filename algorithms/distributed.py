@@ -27,12 +27,20 @@ def rank() -> int:
 def all_sum(tensor: Tensor) -> Tensor:
     """The sum of all processes' tensors of one shape and dtype, the same on each; the argument is not changed.
 
+    Returns when all processes are here, so that with nothing to sum up it is a way to wait for them.
+
     Raises:
         RunError: another process is gone.
     """
-    if world_size() == 1:
-        return tensor
-    total = tensor.clone(memory_format=torch.contiguous_format)
+    return tensor if world_size() == 1 else _sum_in_place(tensor.clone(memory_format=torch.contiguous_format))
+
+
+def agree(number: int) -> bool:
+    """Whether all processes have this number; waits for them."""
+    return int(all_sum(torch.tensor(number))) == world_size() * number
+
+
+def _sum_in_place(total: Tensor) -> Tensor:
     try:
         dist.all_reduce(total)
     except RuntimeError as error:
@@ -45,10 +53,10 @@ def all_sum(tensor: Tensor) -> Tensor:
     return total
 
 
-def average_gradients(optimizer: torch.optim.Optimizer, images: int) -> None:
-    """Makes each gradient of a mean over this process's `images` that of the mean over all processes' images.
+def sum_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Makes each gradient the sum of all processes' gradients, in place.
 
-    In place, and the same on all processes; a process without an image has no gradient before, and has it then.
+    A process without an image has none before, and has it then.
     """
     if world_size() == 1:
         return
@@ -56,11 +64,10 @@ def average_gradients(optimizer: torch.optim.Optimizer, images: int) -> None:
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    weight = torch.full((1,), float(images), device=parameters[0].device)
-    total = all_sum(torch.cat([*(parameter.grad.flatten() * images for parameter in parameters), weight]))
-    means = (total[:-1] / total[-1]).split([parameter.numel() for parameter in parameters])
-    for parameter, mean in zip(parameters, means, strict=True):
-        parameter.grad.copy_(mean.view_as(parameter))  # into the memory format that fused optimizers expect
+    total = _sum_in_place(torch.cat([parameter.grad.flatten() for parameter in parameters]))
+    sums = total.split([parameter.numel() for parameter in parameters])
+    for parameter, gradient in zip(parameters, sums, strict=True):
+        parameter.grad.copy_(gradient.view_as(parameter))  # into the memory format that fused optimizers expect
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:

@@ -29,7 +29,7 @@ def count_predictions(
     for images, labels in loader:
         if len(labels):  # of a small batch, one of several processes may have no image
             counter.add(source_logits(images), labels)
-    return counter.counts
+    return counter.total()
 
 
 class PredictionCounter:
@@ -43,10 +43,10 @@ class PredictionCounter:
         self._shape = num_source, num_target
         self._counts: Tensor | None = None  # made with the first batch: it is large for CLIP's text prompts
         self._latest: Tensor | None = None
+        self._watches = False
 
-    @property
-    def counts(self) -> Tensor:
-        """(S,T) int64 on the CPU, those of all processes of this run: all of them must ask."""
+    def total(self) -> Tensor:
+        """The counts of all processes of this run, (S,T) int64 on the CPU; all of them must ask."""
         return all_sum(self._zeros("cpu") if self._counts is None else self._counts.cpu())
 
     def _zeros(self, device: torch.device | str) -> Tensor:
@@ -60,6 +60,7 @@ class PredictionCounter:
 
     def watch(self, network: nn.Module) -> "PredictionCounter":
         """Keeps the latest source logits of `network` until the loop gives their labels."""
+        self._watches = True
         network.register_forward_hook(lambda _module, _inputs, logits: setattr(self, "_latest", logits.detach()))
         return self
 
@@ -70,12 +71,16 @@ class PredictionCounter:
 
     def take(self) -> Tensor:
         """The counts so far, (S,T) int64 on the CPU; counting starts anew."""
-        counts, self._counts = self.counts, None
+        counts, self._counts = self._so_far(), None
         return counts
+
+    def _so_far(self) -> Tensor:
+        """`total`, but the others are not asked where there is nothing to count: the matrix is large."""
+        return self.total() if self._watches or self._counts is not None else self._zeros("cpu")
 
     def state_dict(self) -> dict[str, Tensor]:
         """The counts above zero, at most one an image: `pairs` (K,2) of source and target, `counts` (K,)."""
-        counts = self.counts
+        counts = self._so_far()
         pairs = counts.nonzero()
         return {"pairs": pairs, "counts": counts[pairs[:, 0], pairs[:, 1]]}
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from algorithms.distributed import all_sum, average_gradients, is_synchronised, world_size
+from algorithms.distributed import all_sum, is_synchronised, sum_gradients, world_size
 
 
 class NonFiniteLoss(Exception):
@@ -22,9 +22,9 @@ class _Meter:
     def __init__(self):
         self.images, self.loss, self.correct = 0, 0.0, 0
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    def add(self, summed_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         self.images += len(labels)
-        self.loss = self.loss + loss.detach() * len(labels)
+        self.loss = self.loss + summed_loss.detach()
         self.correct = self.correct + (logits.detach().argmax(1) == labels).sum()
 
     def over_processes(self) -> "_Meter":
@@ -76,14 +76,16 @@ def train_one_epoch(
     with progress(loader, description) as bar:
         for images, labels in bar:
             optimizer.zero_grad(set_to_none=True)
+            in_batch = int(all_sum(torch.tensor(len(labels))))  # of all processes, so that their gradients add up
             if len(labels) or together:
                 logits = model(images)
                 observe(labels)
-                loss = F.cross_entropy(logits, labels)
-                scaler.scale(loss).backward()
-                if len(labels):
-                    meter.add(loss, logits, labels)
-            average_gradients(optimizer, len(labels))
+                loss = F.cross_entropy(logits, labels, reduction="sum")
+                scaler.scale(loss / in_batch).backward()
+                meter.add(loss, logits, labels)
+            else:
+                scaler.scale(torch.zeros((), device=labels.device))  # it wants to see something before each step
+            sum_gradients(optimizer)
             scaler.step(optimizer)
             scaler.update()
             after_step()
@@ -123,7 +125,7 @@ def evaluate(
             if len(labels):
                 logits = model(images)
                 observe(labels)
-                meter.add(F.cross_entropy(logits, labels), logits, labels)
+                meter.add(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
     return meter.over_processes().summary()
 
 

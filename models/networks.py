@@ -79,8 +79,8 @@ class Network(nn.Module):
         if frozen:
             self.requires_grad_(False).eval()
 
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+    def forward(self, x: Tensor) -> Tensor:  # without an image SyncBatchNorm sends the others x's own type: float32
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32 and len(x) > 0):
             return self.body((x - self.mean) / self.std).float()
 
     def train(self, mode: bool = True) -> "Network":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import pytest
 import timm
 import torch
@@ -108,6 +109,31 @@ def test_a_mistake_is_told_once(mistake):
     assert process.returncode != 0 and out == ""
     assert len(said(err)) == 3, err
     assert not list(cfg.results_path.glob("*/*/*/*"))
+
+
+def test_what_the_first_process_alone_finds_is_told_once():
+    """Its folder is taken: the others, who wait for it, do not speak."""
+    run = cfg.results_path / "cnn/ilm_vp/tiny_small_seed7_epoch3_batch-size7"
+    run.mkdir(parents=True)
+    with filelock.FileLock(run / ".lock"):
+        process = start("experiments/cnn/ilm_vp", *FAST, "--epoch", 3)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Another process is working in it" in err and "Error" not in "".join(said(err)), err
+    assert len(said(err)) == 3, err
+
+
+def test_gradients_add_up_through_synchronised_normalisation(tmp_path):
+    """Shares of other sizes, and none: conv and normalisation have one process's gradients, in double precision.
+
+    torch's SyncBatchNorm needs a GPU; in its place stands one that sums through torch.distributed, as it does.
+    """
+    process = torchrun("synchronised_normalisation", tmp_path / "gradients.pt")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err[-3000:]
+    for images, (one, several) in torch.load(tmp_path / "gradients.pt", weights_only=True).items():
+        for a, b in zip(one, several, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-12, msg=lambda text, n=images: f"{n} images: {text}")
 
 
 def test_batch_normalisation_of_several_processes_needs_a_gpu():

@@ -66,7 +66,7 @@ def test_what_slurm_is_given(launch, cluster, capsys):
     )
     assert {f"#SBATCH --{option}" for option in expected} <= set(given)
     out = capsys.readouterr().out
-    assert "12_1  env VP_RESULTS_PATH=/x python b.py --lr 1" in out
+    assert f"12_1  env VP_RESULTS_PATH=/x {sys.executable} b.py --lr 1" in out
     assert "3 jobs, at most 2 at a time" in out
 
 
@@ -75,7 +75,7 @@ def test_a_job_continues_after_its_time(launch, cluster):
     (job,) = launch([["python", "a.py"]])
     submission = job.submission()
     again = submission.function.checkpoint(*submission.args)
-    assert (type(again.function).__name__, again.args) == ("Command", (["python", "a.py"],))
+    assert (type(again.function).__name__, again.args) == ("Command", ([sys.executable, "a.py"],))
 
 
 def test_the_commands_of_a_script(run_script, cluster, monkeypatch, capsys):
@@ -85,6 +85,12 @@ def test_the_commands_of_a_script(run_script, cluster, monkeypatch, capsys):
     flags = "--network efficientnet_lite0 --dataset pictures --seed {} --epoch 5"
     lines = [f"12_{i}  {sys.executable} experiments/cnn/rlm_vp.py {flags.format(7 + i)}" for i in range(2)]
     assert capsys.readouterr().out.splitlines()[:2] == lines
+
+
+def test_sbatch_refuses(launch, cluster):
+    (cluster.parent / "sbatch").write_text("#!/bin/sh\necho sbatch: error: invalid partition >&2; exit 1\n")
+    with pytest.raises(UserError, match="invalid partition"):
+        launch([["python", "a.py"]])
 
 
 def test_mistakes(run_script, launch, tmp_path, monkeypatch):

@@ -54,6 +54,8 @@ def main(argv: list[str] | None = None) -> dict:
     corruptions = args.corruptions and str(args.corruptions.resolve())
     asked = {"md5": calculate_md5(args.checkpoint), "dataset": setup["dataset"], "folder": corruptions}
     kept = read_json(args.output) if args.output else {}
+    if kept and not kept.keys() >= asked.keys():
+        raise UserError(f"--output {args.output}: an evaluation's file.", "It holds something else.", "Name another.")
     if asked.items() <= kept.items():
         print(f"{args.output} is of this checkpoint and these images.", describe(kept), sep="\n")
         return kept

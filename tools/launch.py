@@ -3,9 +3,9 @@
     DATASETS="dtd flowers102" python tools/launch.py experiments/reproduce/ilm_vp_cnn.sh --limit 8 --hours 12
     python tools/results_table.py --missing | python tools/launch.py - --limit 8 --partition long
 
-The commands are those that the script prints with DRY_RUN=1, or the lines of a file, or of stdin (-). A run that
-reaches its time limit, or has to make room, is queued again and continues; one that had been finished ends at once. So
-the same command may be typed again after failures. cfg.py's paths have to be the same folders on all machines. With
+The commands are those that the script prints with DRY_RUN=1, or the lines of a file, or of stdin (-), as they are typed
+here. A run that reaches its time limit is queued again and continues; one that had been finished ends at once. So the
+same command may be typed again after failures. cfg.py's paths have to be the same folders on all machines. With
 --executor local submitit carries the runs out here, on the first GPUs, to try this out; JOBS=4 of the scripts deals
 runs over all GPUs of one machine.
 """
@@ -21,11 +21,15 @@ from tools.common.command import run_command  # first, for Ctrl-C during the imp
 
 import argparse
 import os
+import re
 import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from itertools import takewhile
+from math import ceil
 
 import submitit
+from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
 import cfg
@@ -33,26 +37,44 @@ from errors import RunError, UserError
 from tools.common.args import Parser
 from tools.common.flag_types import positive_float, positive_int, whole_number
 from tools.common.machine import ROOT
+from tools.common.processes import launched
 
 
 class Command(Checkpointable):
-    """What a job does: carries out a command in the repository's root. Cut off, it is queued again as it was."""
+    """What a job does: carries out a command in a folder. Cut off at its time limit, it is queued again as it was."""
+
+    def __init__(self, folder: Path):
+        self.folder = str(folder)
 
     def __call__(self, words: list[str]) -> None:
-        subprocess.run(words, cwd=ROOT, check=True)
+        process = subprocess.Popen(words, cwd=self.folder)
+        try:
+            code = process.wait()
+        finally:  # submitit leaves by SystemExit; a run that is told to end writes down how far it is
+            process.terminate()
+            process.wait()
+        if code:
+            raise subprocess.CalledProcessError(code, words)
 
 
 def main(argv: list[str] | None = None) -> list[submitit.Job]:
     args = parse(argv)
+    if launched():
+        raise UserError("Jobs are handed over once.", "torchrun starts this command several times.", "Leave it out.")
     commands = read_commands(args.commands)
+    job = Command(ROOT if args.commands.endswith(".sh") else Path.cwd())
     for name in ("data_path", "results_path"):  # as they are here, for jobs that start in the root
         os.environ[f"VP_{name.upper()}"] = str(getattr(cfg, name))
     executor = build_executor(args)
     if args.executor == "local":
-        return carry_out(executor, commands, args.limit)
-    jobs = executor.map_array(Command(), commands)
-    for job, command in zip(jobs, commands, strict=True):
-        print(f"{job.job_id}  {shlex.join(command)}")
+        return carry_out(executor, job, commands, args.limit)
+    try:
+        jobs = executor.map_array(job, commands)
+    except FailedJobError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError("sbatch is given an array job.", reason, "Mend --partition, --hours or --sbatch.") from None
+    for submitted, command in zip(jobs, commands, strict=True):
+        print(f"{submitted.job_id}  {shlex.join(command)}")
     array = jobs[0].job_id.partition("_")[0]
     print(f"{len(jobs)} jobs, at most {args.limit} at a time. Output: {jobs[0].paths.folder}")
     print(
@@ -85,13 +107,16 @@ def read_commands(source: str) -> list[list[str]]:
     elif not os.path.isfile(source):
         raise UserError(f"{source}: a script, a file of commands, or - is needed.", "There is no such file.", next_step)
     elif source.endswith(".sh"):
-        environment = os.environ | {"DRY_RUN": "1", "PYTHON": sys.executable}
+        environment = os.environ | {
+            "DRY_RUN": "1",
+            "LC_ALL": "C.UTF-8",
+        }  # else bash quotes what is no ASCII its own way
         done = subprocess.run(["bash", source], env=environment, capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"{source} is to print its commands.", done.stderr.strip() or "It failed.", next_step)
         text = done.stdout
     else:
-        text = Path(source).read_text(encoding="utf-8")
+        text = Path(source).read_text(encoding="utf-8", errors="replace")
     try:
         commands = [shlex.split(line, comments=True) for line in text.splitlines()]
     except ValueError as error:
@@ -102,8 +127,10 @@ def read_commands(source: str) -> list[list[str]]:
 
 
 def with_settings(words: list[str]) -> list[str]:
-    """A command as a program with its arguments, whatever NAME=VALUE stands before it."""
-    return ["env", *words] if "=" in words[0] else words
+    """A command as a program with its arguments, whatever NAME=VALUE stands before it; `python` is this one."""
+    settings = list(takewhile(re.compile(r"\w+=").match, words))
+    program = [sys.executable if word == "python" else word for word in words[len(settings) :][:1]]
+    return [*(["env", *settings] if settings else []), *program, *words[len(settings) + 1 :]]
 
 
 def build_executor(args: argparse.Namespace) -> submitit.AutoExecutor:
@@ -120,7 +147,7 @@ def build_executor(args: argparse.Namespace) -> submitit.AutoExecutor:
     sbatch = {name.lstrip("-"): value for name, _, value in (option.partition("=") for option in args.sbatch)}
     executor.update_parameters(
         name="visual-prompting",
-        timeout_min=round(60 * args.hours),
+        timeout_min=ceil(60 * args.hours),
         gpus_per_node=args.gpus,
         cpus_per_task=args.cpus,
         slurm_array_parallelism=args.limit,
@@ -131,7 +158,9 @@ def build_executor(args: argparse.Namespace) -> submitit.AutoExecutor:
     return executor
 
 
-def carry_out(executor: submitit.AutoExecutor, commands: list[list[str]], limit: int) -> list[submitit.Job]:
+def carry_out(
+    executor: submitit.AutoExecutor, command: Command, commands: list[list[str]], limit: int
+) -> list[submitit.Job]:
     """Waits for the jobs, `limit` at a time, and tells how each ended.
 
     Raises:
@@ -139,7 +168,7 @@ def carry_out(executor: submitit.AutoExecutor, commands: list[list[str]], limit:
     """
 
     def one(words: list[str]) -> tuple[submitit.Job, bool]:
-        job = executor.submit(Command(), words)
+        job = executor.submit(command, words)
         job.wait()
         failed = job.exception() is not None
         print(f"{'failed' if failed else 'done'}  {shlex.join(words)}: {job.paths.stdout}", flush=True)

@@ -40,7 +40,7 @@ from tools.common.files import write_whole
 from tools.common.machine import ROOT
 from tools.common.results import METHODS, METRICS, Column
 from tools.common.run_view import RunView, view
-from tools.common.tables import Table, add_table_flags, build_table, is_named, rank, read_networks, rows_in_words
+from tools.common.tables import Table, add_table_flags, build_table, is_named, place_of, read_networks, rows_in_words
 
 TEMPLATES = ROOT / "tools" / "templates"
 
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> Path:
     groups, notes = read_networks(args)
     output = target(args)
     named = [run for runs in groups for run in runs if is_named(run, args)]
-    named.sort(key=lambda run: (run.network, rank(run.dataset, args.order), order(run.column), run.seed))
+    named.sort(key=lambda run: (run.network, place_of(run.dataset, args.order), order(run.column), run.seed))
     views = {run.path: view(run) for run in tqdm(named, desc="runs", unit="run", leave=False, disable=None)}
     tables = [build_table(runs, args) for runs in groups]
     looks = style(sorted({run.column for run in named}, key=order))
@@ -94,7 +94,7 @@ def target(args: argparse.Namespace) -> Path:
 
 
 def order(column: Column) -> tuple:
-    return rank(column.method, list(METHODS)), column.setting
+    return place_of(column.method, list(METHODS)), column.setting
 
 
 def curves_of(table: Table, views: dict[Path, RunView], looks: dict[Column, dict]) -> list[Curves]:
@@ -131,7 +131,9 @@ def render(args, tables: list[Table], curves: list[Curves], runs: list[RunView],
     receipts = [run.receipt for run in runs]
     choices = {
         "network": {name: name for name in sorted({run.network for run in receipts})},
-        "dataset": {name: name for name in sorted({r.dataset for r in receipts}, key=lambda n: rank(n, args.order))},
+        "dataset": {
+            name: name for name in sorted({r.dataset for r in receipts}, key=lambda n: place_of(n, args.order))
+        },
         "method": {c.method: Column(c.method).label() for c in sorted({r.column for r in receipts}, key=order)},
     }
     environment = jinja2.Environment(

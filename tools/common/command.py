@@ -6,6 +6,7 @@ Scripts import this first: PyTorch takes seconds to import, and Ctrl-C may come 
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 from errors import Interrupted, UserError
@@ -37,5 +38,17 @@ def run_command(main: Callable[[], object]) -> None:
         processes.leave()
     except UserError as error:
         if processes.may_speak():
-            print(f"\n{error}", file=sys.stderr, flush=True)
-        os._exit(error.exit_code) if processes.launched() else sys.exit(error.exit_code)
+            print(f"\n{error}", file=sys.stderr)
+        _exit(error.exit_code)
+    except Exception:
+        if not processes.launched():
+            raise
+        traceback.print_exc()
+        _exit(1)
+
+
+def _exit(code: int) -> None:
+    """Ends this process; one of several without waiting for what they have begun together."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code) if processes.launched() else sys.exit(code)

@@ -84,6 +84,12 @@ def empty_folder(path: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
+def forget(path: Path) -> None:
+    """Deletes a file, if there is one."""
+    if is_first():
+        path.unlink(missing_ok=True)
+
+
 def unwritable(path: Path, error: Exception) -> RunError:
     """The error for a file that cannot be written: disk full, no permission."""
     free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else None

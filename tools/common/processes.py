@@ -1,11 +1,14 @@
 """The processes that carry out one run, started by torchrun: who writes files, who speaks, how they meet.
 
-All of them execute the same script, each on its device with its share of every batch (`algorithms/distributed.py`).
+All of them execute the same script, each on its device with its share of every batch. This file asks the environment,
+before there is a process group; within a run `algorithms/distributed.py` asks the group.
 """
 
 import os
 from datetime import timedelta
 from typing import Any
+
+from errors import RunError
 
 _store: Any = None  # torchrun's, through which processes that have not met yet can talk
 
@@ -20,8 +23,8 @@ def is_first() -> bool:
     return not launched() or os.environ["RANK"] == "0"
 
 
-def share() -> slice:
-    """This process's part of each batch."""
+def part_of_batch() -> slice:
+    """This process's share of each batch."""
     return slice(int(os.environ["RANK"]), None, int(os.environ["WORLD_SIZE"])) if launched() else slice(None)
 
 
@@ -54,16 +57,14 @@ def join(device) -> None:
             torch.cuda.set_device(device)
             backend += ",cuda:nccl"
         place = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
-        # hours: the first process may decode a large data set while the others wait for it
-        torch.distributed.init_process_group(backend, store=_store, timeout=timedelta(hours=6), **place)
-
-
-def wait_for_all() -> None:
-    """Returns when all processes are here."""
-    if launched():
-        import torch
-
-        torch.distributed.barrier()
+        try:  # an hour: machines whose caches are their own decode a data set at different speeds
+            torch.distributed.init_process_group(backend, store=_store, timeout=timedelta(hours=1), **place)
+        except RuntimeError as error:
+            raise RunError(
+                f"{place['world_size']} processes are to carry out this run.",
+                f"They do not find each other: {str(error).splitlines()[0]}",
+                "Where machines have several networks, name one: GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0",
+            ) from None
 
 
 def leave() -> None:

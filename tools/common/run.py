@@ -14,17 +14,17 @@ import torch
 from matplotlib.figure import Figure
 
 import cfg
-from algorithms.distributed import all_sum, world_size
+from algorithms.distributed import agree, world_size
 from errors import RunError, UserError
 from tools.common import plots
 from tools.common.args import Parser, resolve_precision
 from tools.common.board import Board
 from tools.common.checkpoint import load_latest, restore, save_checkpoint, states
-from tools.common.files import empty_folder, own_folder, read_json, write_json
+from tools.common.files import empty_folder, forget, own_folder, read_json, write_json
 from tools.common.log import Log
 from tools.common.machine import environment, prepare_device, without_old_objects
 from tools.common.naming import MACHINE, PLACE, run_name, setting
-from tools.common.processes import is_first, join, launched, share, wait_for_all
+from tools.common.processes import is_first, join, launched, part_of_batch
 from tools.common.receipt import describe, summarise
 from tools.common.stops import explain
 
@@ -51,9 +51,7 @@ class Run:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
         self.figures: dict[str, Callable[[], Figure]] = {}
         self.result: dict | None = None
-        self._parts: dict[str, Any] = {}
-        self._setup: dict[str, Any] = {}
-        self._receipt: dict[str, Any] = {}
+        self._parts, self._setup, self._receipt = {}, {}, {}
         self._start_epoch = self._saved_epochs = 0
         self._board: Board | None = None
         self.log = Log(self.path / "log.jsonl")
@@ -64,9 +62,9 @@ class Run:
         with ExitStack() as holding:
             holding.enter_context(own_folder(self.path))
             self._find_earlier_start()
+            self._agree(len(self.log.records))  # all have read; from now on the first writes
             holding.enter_context(without_old_objects())
             self._folder = holding.pop_all()
-        wait_for_all()  # they have read; from now on the first writes
         torch.manual_seed(self.args.seed)
         prepare_device(self.device)
         return self
@@ -99,6 +97,12 @@ class Run:
             )
         self.log.read()
 
+    def _agree(self, epochs: int) -> None:
+        """Waits for all processes of the run. Raises UserError where they found other numbers of epochs."""
+        if not agree(epochs):
+            found = f"This one finds {epochs} epochs there, others another number."
+            raise UserError(f"{self.path} is to be seen by all processes.", found, "Use a folder that machines share.")
+
     @property
     def selection(self) -> dict[str, Any]:
         """The flags that choose training images, as `Dataset.read` takes them."""
@@ -107,18 +111,18 @@ class Run:
     @property
     def placement(self) -> dict[str, Any]:
         """The flags that say where and how to compute, as `load_network` takes them."""
-        how = {"plain": self.args.plain, "compiled": self.args.compile}
-        return {"device": self.device, "precision": self.precision, **how}
+        where = {"device": self.device, "precision": self.precision}
+        return where | {"plain": self.args.plain, "compiled": self.args.compile}
 
     def loading(self, default_batch_size: int) -> dict[str, Any]:
         """The flags that say how images come in, as `build_loaders` takes them."""
-        batch_size = self._receipt["batch_size"] = self.args.batch_size or default_batch_size
-        if batch_size < world_size():
+        size = self._receipt["batch_size"] = self.args.batch_size or default_batch_size
+        if size < world_size():
             found = f"{world_size()} processes share it, and each needs an image."
-            raise UserError(f"--batch-size {batch_size} is that of all processes together.", found, "Start fewer.")
+            raise UserError(f"--batch-size {size} is that of all processes together.", found, "Start fewer.")
         return {
-            "batch_size": batch_size,
-            "share": share(),
+            "batch_size": size,
+            "share": part_of_batch(),
             "device": self.device,
             "workers": self.args.workers,
             "gpu_cache_fraction": self.args.gpu_cache_fraction,
@@ -160,13 +164,11 @@ class Run:
         if self.args.fresh:
             empty_folder(self.path)
         where = {"working_directory": str(Path.cwd()), "data_path": str(cfg.data_path), "device": str(self.device)}
-        own = {"setting": self._setting, "command": self.args.command}
-        write_json(self.path / "args.json", self._arguments() | own | where)
-        wait_for_all()
+        where |= {"setting": self._setting, "command": self.args.command}
+        write_json(self.path / "args.json", self._arguments() | where)
+        self._agree(0)  # the first has written
         self._resume(named)
-        if all_sum(torch.tensor(self._start_epoch)) != world_size() * self._start_epoch:
-            found = f"This one finds {self._start_epoch} epochs there, others another number."
-            raise UserError(f"{self.path} is to be seen by all processes.", found, "Use a folder that machines share.")
+        self._agree(self._start_epoch)
         self.log.keep(self._start_epoch)
         if is_first():
             self._board = Board(self.path / "tensorboard", self._start_epoch)
@@ -193,14 +195,14 @@ class Run:
         """Writes the epoch's line, pictures, checkpoint and receipt; `epoch` counts from 0, in the files from 1."""
         record = {"epoch": epoch + 1, **record}
         self.log.append(record)
-        drawn = {name: draw for name, draw in self.figures.items() if name == "mapping"}
-        pictures = [plots.save(draw(), self.path / f"{name}.png") for name, draw in drawn.items()]
+        pictures = [plots.save(self.figures[n](), self.path / f"{n}.png") for n in {"mapping"} & self.figures.keys()]
         if self._board:
             self._board.show(record, pictures)
         summary = summarise(self.log.records)
         content = states(self._parts) | {"epoch": epoch, "best_acc": summary["test_acc_best"], "setup": self._setup}
         if summary["kept_epoch"] == epoch + 1:
             save_checkpoint(self.path / "best.pth", content)
+            forget(self.path / "corruptions.json")  # evaluate.py's, of the one before
         save_checkpoint(self._checkpoint, content, keep_previous=True)
         self._saved_epochs = epoch + 1
         self._write_result("running")
@@ -215,8 +217,7 @@ class Run:
         return self.report()
 
     def _draw_figures(self) -> None:
-        figures = self.figures | {"curves": lambda: plots.curves_figure(self.log.records)}
-        for name, draw in figures.items():
+        for name, draw in (self.figures | {"curves": lambda: plots.curves_figure(self.log.records)}).items():
             if name != "mapping":  # drawn after every epoch
                 plots.save(draw(), self.path / f"{name}.png")
 
@@ -255,14 +256,15 @@ class Run:
         """Leaves an honest status behind, or no folder where nothing had been learned yet."""
         if launched():  # torchrun tells the others to end when one has failed: they are about to
             signal.signal(signal.SIGTERM, lambda *_: None)
-        kept = "No epoch was finished."
+        there = any(self.path.glob("ckpt*.pth"))
+        kept = f"The last checkpoint is kept: {self._checkpoint}" if there else "No epoch was finished."
         if self._saved_epochs:
-            kept = f"The last checkpoint is kept: {self._checkpoint}"
             self.log.records = self.log.records[: self._saved_epochs]
-            with suppress(RunError):
-                self._draw_figures()
+            with suppress(RunError, RuntimeError):  # of a full disk, of a GPU whose memory is full
                 self._write_result("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
-        elif is_first() and not any(self.path.glob("ckpt*.pth")) and not (self.path / "result.json").exists():
+                self.figures = {} if launched() else self.figures  # the GPU may wait for the others in vain
+                self._draw_figures()
+        elif is_first() and not there and not (self.path / "result.json").exists():
             shutil.rmtree(self.path, ignore_errors=True)
         if explanation := explain(error, self.args, kept):
             raise explanation from None

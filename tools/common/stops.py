@@ -6,6 +6,7 @@ import torch
 
 from algorithms.training import NonFiniteLoss
 from errors import Interrupted, RunError, UserError
+from tools.common.processes import launched
 
 
 def explain(error: BaseException, args: argparse.Namespace, kept: str) -> UserError | None:
@@ -16,7 +17,8 @@ def explain(error: BaseException, args: argparse.Namespace, kept: str) -> UserEr
     """
     stopped = f"{args.method} had to stop"
     if isinstance(error, KeyboardInterrupt):
-        return Interrupted("Interrupted.", kept, f"To continue: {args.command}")
+        how = " (or with torchrun, as before)" if launched() else ""
+        return Interrupted("Interrupted.", kept, f"To continue: {args.command}{how}")
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return RunError(f"{stopped}: out of memory on {args.device}.", kept, "Try a lower --batch-size.")
     if args.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):

@@ -108,12 +108,12 @@ def axes(runs: list[Receipt], args: argparse.Namespace) -> tuple[list[str], list
     columns = {run.column for run in finished if not args.methods or run.column.method in args.methods}
     without = {Column(method) for method in set(args.methods or ()) - {column.method for column in columns}}
     columns |= {column for column in without if column.folder in folders}
-    datasets = args.datasets or sorted({run.dataset for run in finished}, key=lambda name: rank(name, args.order))
-    columns = sorted(columns, key=lambda column: (rank(column.method, list(METHODS)), column.setting))
+    datasets = args.datasets or sorted({run.dataset for run in finished}, key=lambda name: place_of(name, args.order))
+    columns = sorted(columns, key=lambda column: (place_of(column.method, list(METHODS)), column.setting))
     return list(dict.fromkeys(datasets)), columns, args.seeds or sorted({run.seed for run in finished})
 
 
-def rank(name: str, known: list[str]) -> tuple[int, str]:
+def place_of(name: str, known: list[str]) -> tuple[int, str]:
     """Sorts names as `known` has them, and the others behind."""
     return [*known, name].index(name), name
 
