@@ -119,8 +119,11 @@ def test_what_the_first_process_alone_finds_is_told_once():
         process = start("experiments/cnn/ilm_vp", *FAST, "--epoch", 3)
         _, err = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "Another process is working in it" in err and "Error" not in "".join(said(err)), err
-    assert len(said(err)) == 3, err
+    told = said(err)
+    assert sum("Another process is working in it" in line for line in told) == 1, err
+    assert "Error" not in "".join(told), err
+    # In old versions of torch the store goes with the first process, and the others cannot ask whether it has spoken.
+    assert len(told) == 3 or (torch.__version__ < "2.6" and sum("is gone" in line for line in told) == 1), err
 
 
 def test_gradients_add_up_through_synchronised_normalisation(tmp_path):

@@ -51,4 +51,5 @@ def _exit(code: int) -> None:
     """Ends this process; one of several without waiting for what they have begun together."""
     sys.stdout.flush()
     sys.stderr.flush()
+    processes.before_exit()
     os._exit(code) if processes.launched() else sys.exit(code)

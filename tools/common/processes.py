@@ -5,6 +5,7 @@ before there is a process group; within a run `algorithms/distributed.py` asks t
 """
 
 import os
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -43,6 +44,12 @@ def may_speak() -> bool:
         return _store is None or _store.add("spoken", 1) == 1
     except RuntimeError:  # the store is gone, with those that might have spoken
         return True
+
+
+def before_exit() -> None:
+    """Gives the others the time to ask, where this failed process holds the store: in torch 2.4 torchrun does not."""
+    if launched() and is_first() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        time.sleep(3)
 
 
 def join(device) -> None:
