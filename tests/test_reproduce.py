@@ -179,7 +179,7 @@ def test_printed_commands_and_runs_are_the_same(shell):
 def test_a_failure_is_told_and_stops_nothing(shell, jobs):
     shell.python(
         "echo 'epoch   1/1  x'; echo;"
-        "[[ $all != *rlm_vp*'--seed 2'* ]] || { echo 'No image.' >&2; echo 'Type: this' >&2; exit 2; };"
+        "[[ $all != *rlm_vp*'--seed 2'* ]] || { echo 'An image.'; echo 'No image.' >&2; echo 'Type: this' >&2; exit 2; };"
         "echo 'Test accuracy 0.5000 after the last epoch (1).'"
     )
     done = shell.run("ilm_vp_cnn", **SMALL, JOBS=jobs)
@@ -192,7 +192,7 @@ def test_a_failure_is_told_and_stops_nothing(shell, jobs):
         re.match(r"\d\d:\d\d:\d\d (done   |failed ) python \S+\.py --", line) for line in lines
     )
     (line,) = (line for line in lines if " failed " in line)
-    found = re.fullmatch(r"\S+ failed  (.*): exit status 2, Type: this \(all of it: (.*)\)", line)
+    found = re.fullmatch(r"\S+ failed  (.*): exit status 2, An image. No image. Type: this \(all of it: (.*)\)", line)
     assert found and found[1] == command and "No image." in Path(found[2]).read_text()
     assert sum(line.endswith(": Test accuracy 0.5000 after the last epoch (1).") for line in lines) == 5
 
@@ -326,9 +326,21 @@ def test_ctrl_c_stops_every_run_and_says_how_to_go_on(shell, number, stubborn, i
     assert [shell.events().count([word]) for word in ("ready", "stopped")] == [2, 0 if stubborn else 2]
 
 
+def test_mistakes_are_refused_before_anything_starts(shell):
+    for settings, found in (
+        ({"METHODS": "ilm"}, "There is no experiments/cnn/ilm.py. METHODS are names of its folder: evp.py"),
+        ({"SEED": "7"}, "SEED is set. The setting is called SEEDS."),
+    ):
+        done = shell.run("ilm_vp_cnn", DRY_RUN="1", **settings)
+        assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith(found)
+    script = ROOT / "experiments" / "reproduce" / "offline.sh"
+    done = subprocess.run([script, "--help"], env=shell.env, capture_output=True, text=True)
+    assert done.returncode == 2 and "takes no arguments" in done.stderr
+
+
 def test_any_working_directory_and_a_checkout_whose_path_has_spaces(shell, tmp_path):
     root = tmp_path / "my checkout"
-    shutil.copytree(ROOT / "experiments" / "reproduce", root / "experiments" / "reproduce")
+    shutil.copytree(ROOT / "experiments", root / "experiments")
     shutil.copy(ROOT / "cfg.py", root)
     del shell.env["VP_RESULTS_PATH"]
     env = {**SMALL, "METHODS": "rlm_vp", "SEEDS": "1"}

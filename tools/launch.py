@@ -94,8 +94,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     hours = "a job's time; then it is queued again, up to 20 times; default %(default)s"
     parser.add_argument("--hours", type=positive_float, default=24.0, help=hours)
     parser.add_argument("--partition", help="SLURM's; default: the cluster's own")
-    more = "further options of sbatch, account=NAME for example"
-    parser.add_argument("--sbatch", nargs="+", default=[], metavar="NAME=VALUE", help=more)
+    more = "a further option of sbatch, account=NAME for example; may be given several times"
+    parser.add_argument("--sbatch", action="append", default=[], metavar="NAME=VALUE", help=more)
     return parser.parse_args(argv)
 
 

@@ -16,6 +16,10 @@ refuse() {
 }
 [ "${BASH_VERSINFO[0]}${BASH_VERSINFO[1]}" -ge 44 ] ||
     refuse "$0 needs bash 4.4 or newer; this is $BASH_VERSION. On macOS: brew install bash, then type: bash $0"
+(($#)) && refuse "$0 takes no arguments but settings before it: DATASETS=dtd DRY_RUN=1 $0"
+for name in DATASET SEED METHOD NETWORK; do
+    [[ -v $name && ! -v ${name}S ]] && refuse "$name is set. The setting is called ${name}S."
+done
 set -u
 : "${PYTHON:=python}" "${JOBS:=1}" "${EPOCH:=}" "${FLAGS:=}" "${DRY_RUN:=}"
 [[ $DRY_RUN == 0 ]] && DRY_RUN=
@@ -46,6 +50,7 @@ pids=() commands=() logs=() failed=() # the first three by slot, of the runs und
 
 run() { # run SCRIPT FLAGS...: prints one command, or starts it once a slot is free
     local command=("$PYTHON" "$@") line log slot=0
+    [[ -f $1 ]] || refuse "There is no $1. METHODS are names of its folder: $(cd "${1%/*}" && echo *.py)"
     if [[ $1 == experiments/* ]]; then
         [[ $EPOCH && $1 != */zero_shot.py ]] && command+=(--epoch "$EPOCH")
         command+=("${flags[@]}")
@@ -84,7 +89,7 @@ tell() { # prints a status line for each run that has ended, and frees its slot
         code=$?
         if ((code)); then
             status=failed failed+=("${commands[slot]}")
-            detail="exit status $code, $(grep -a . "${logs[slot]}" | tail -n 1) (all of it: ${logs[slot]})"
+            detail="exit status $code, $(grep -a . "${logs[slot]}" | tail -n 3 | paste -sd ' ') (all of it: ${logs[slot]})"
         else # evaluate.py prints a loss as well; a run that had been finished only tells its result, no epochs
             detail=$(awk '(/^Test accuracy/ && !told++) || /^mean / { $1 = $1; print }' "${logs[slot]}")
             status=skipped

@@ -40,6 +40,9 @@ def run_command(main: Callable[[], object]) -> None:
         if processes.may_speak():
             print(f"\n{error}", file=sys.stderr)
         _exit(error.exit_code)
+    except BrokenPipeError:  # of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _exit(1)
     except Exception:
         if not processes.launched():
             raise
