@@ -179,7 +179,7 @@ def test_printed_commands_and_runs_are_the_same(shell):
 def test_a_failure_is_told_and_stops_nothing(shell, jobs):
     shell.python(
         "echo 'epoch   1/1  x'; echo;"
-        "[[ $all != *rlm_vp*'--seed 2'* ]] || { echo 'An image.'; echo 'No image.' >&2; echo 'Type: this' >&2; exit 2; };"
+        "[[ $all != *rlm_vp*'--seed 2'* ]] || { echo An image.; echo 'No image.' >&2; echo 'Type: this' >&2; exit 2; };"
         "echo 'Test accuracy 0.5000 after the last epoch (1).'"
     )
     done = shell.run("ilm_vp_cnn", **SMALL, JOBS=jobs)
