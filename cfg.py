@@ -5,22 +5,22 @@ from pathlib import Path
 
 _checkout = Path(__file__).resolve().parent
 
-# One folder a data set lies here (README, "Data sets"), and beside them `.cache/` with their decoded images.
+# The data sets lie here, a folder each (docs/data.md), and their decoded images in `.cache/`.
 data_path = Path(os.environ.get("VP_DATA_PATH") or _checkout / "datasets").expanduser().absolute()
 
-# Every run makes its folder here: checkpoint, log, figures, result.json (README, "What a run leaves").
+# Every run makes its folder here: checkpoint, log, figures, result.json (docs/results.md).
 results_path = Path(os.environ.get("VP_RESULTS_PATH") or _checkout / "results").expanduser().absolute()
 
-# auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:1, mps. The flag --device goes before it.
+# auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:1, mps. The flag --device overrides it.
 device = os.environ.get("VP_DEVICE") or "auto"
 
-# auto (float16 on CUDA, float32 elsewhere), float32, bfloat16, float16. The flag --precision goes before it.
+# auto (float16 on CUDA, float32 elsewhere), float32, bfloat16, float16. The flag --precision overrides it.
 precision = os.environ.get("VP_PRECISION") or "auto"
 
-# A split's decoded images are kept on the GPU where they take at most this share of its free memory, in [0,1]. The flag
-# --gpu-cache-fraction goes before it.
+# A split's decoded images are kept on the GPU where they take at most this fraction of its free memory, in [0,1]. The
+# flag --gpu-cache-fraction overrides it.
 gpu_cache_fraction = os.environ.get("VP_GPU_CACHE_FRACTION") or "0.3"
 
-# Processes that decode images where no cache holds them: a number, or auto (up to 8; none where the network runs on the
-# CPU, whose cores and memory they would take away). The flag --workers goes before it.
+# Processes that decode images where no cache holds them: a number, or auto (up to 8, and none where the network runs on
+# the CPU, which needs the cores itself). The flag --workers overrides it.
 workers = os.environ.get("VP_WORKERS") or "auto"

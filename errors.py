@@ -1,4 +1,4 @@
-"""The errors that a user can mend. Every room raises them; `tools/common/command.py` prints them, no traceback."""
+"""The errors that a user can mend. Every package raises them. `tools/common/command.py` prints them, without traceback."""
 
 import re
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 def _shown(text: str) -> str:
-    """What a terminal can show: control characters, of a damaged file's content or name, are written as escapes."""
+    """What a terminal can show: control characters, as damaged files hold them, are written as escapes."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

@@ -1,7 +1,7 @@
 """One run on several devices: sums over its processes, in the words of torch.distributed.
 
-Every process computes its share of each batch; what is summed here is then the same on all of them. Without a process
-group, as in a run of one process, all of this does nothing.
+Every process computes its part of each batch. What is summed here is then the same on all of them. Without a process
+group, as in a run of one process, these functions change nothing.
 """
 
 import re
@@ -27,7 +27,7 @@ def rank() -> int:
 def all_sum(tensor: Tensor) -> Tensor:
     """The sum of all processes' tensors of one shape and dtype, the same on each; the argument is not changed.
 
-    Returns when all processes are here, so that with nothing to sum up it is a way to wait for them.
+    Returns when all processes are here. So it is also a way to wait for them.
 
     Raises:
         RunError: another process is gone.
@@ -56,7 +56,7 @@ def _sum_in_place(total: Tensor) -> Tensor:
 def sum_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Makes each gradient the sum of all processes' gradients, in place.
 
-    A process without an image has none before, and has it then.
+    A process without an image has no gradients before, and has them afterwards.
     """
     if world_size() == 1:
         return

@@ -7,7 +7,7 @@ counts (S,T): how many training images of target t the network takes for source 
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from algorithms.distributed import all_sum, rank
 
@@ -28,67 +28,52 @@ def count_predictions(
     counter = PredictionCounter(num_source, num_target)
     for images, labels in loader:
         if len(labels):  # of a small batch, one of several processes may have no image
-            counter.add(source_logits(images), labels)
-    return counter.total()
+            counter(source_logits(images), labels)
+    return counter.take()
 
 
 class PredictionCounter:
     """The (S,T) count matrix, filled batch by batch.
 
-    As a forward hook on a network (`watch`) it sees the source logits of passes that are made anyway; the loop then
-    calls it with the batch's labels. What it has counted can be saved: a run may stop between counting and mapping.
+    The training loop calls it with the source logits of passes that are made anyway. What it has counted can be saved: a
+    run may stop between counting and mapping.
     """
 
     def __init__(self, num_source: int, num_target: int):
         self._shape = num_source, num_target
         self._counts: Tensor | None = None  # made with the first batch: it is large for CLIP's text prompts
-        self._latest: Tensor | None = None
-        self._watches = False
 
-    def total(self) -> Tensor:
-        """The counts of all processes of this run, (S,T) int64 on the CPU; all of them must ask."""
-        return all_sum(self._zeros("cpu") if self._counts is None else self._counts.cpu())
-
-    def _zeros(self, device: torch.device | str) -> Tensor:
-        return torch.zeros(self._shape, dtype=torch.int64, device=device)
-
-    def add(self, source_logits: Tensor, labels: Tensor) -> None:
+    def __call__(self, source_logits: Tensor, labels: Tensor) -> None:
+        """Counts the predictions of a batch, (B,S) and (B,) int64."""
         if self._counts is None:
-            self._counts = self._zeros(labels.device)
+            self._counts = torch.zeros(self._shape, dtype=torch.int64, device=labels.device)
         one = torch.ones((), dtype=torch.int64, device=labels.device)
         self._counts.index_put_((source_logits.argmax(1), labels), one, accumulate=True)
 
-    def watch(self, network: nn.Module) -> "PredictionCounter":
-        """Keeps the latest source logits of `network` until the loop gives their labels."""
-        self._watches = True
-        network.register_forward_hook(lambda _module, _inputs, logits: setattr(self, "_latest", logits.detach()))
-        return self
-
-    def __call__(self, labels: Tensor) -> None:
-        """Counts the latest logits of the watched network, if it watches one."""
-        if self._latest is not None:
-            self.add(self._latest, labels)
-
     def take(self) -> Tensor:
-        """The counts so far, (S,T) int64 on the CPU; counting starts anew."""
-        counts, self._counts = self._so_far(), None
+        """The counts so far of all processes of this run, (S,T) int64 on the CPU; counting starts anew.
+
+        All processes must ask.
+        """
+        counts, self._counts = self.total(), None
         return counts
 
-    def _so_far(self) -> Tensor:
-        """`total`, but the others are not asked where there is nothing to count: the matrix is large."""
-        return self.total() if self._watches or self._counts is not None else self._zeros("cpu")
+    def total(self) -> Tensor:
+        """`take`, and counting goes on."""
+        return all_sum(torch.zeros(self._shape, dtype=torch.int64) if self._counts is None else self._counts.cpu())
 
     def state_dict(self) -> dict[str, Tensor]:
         """The counts above zero, at most one an image: `pairs` (K,2) of source and target, `counts` (K,)."""
-        counts = self._so_far()
+        counts = self.total()
         pairs = counts.nonzero()
         return {"pairs": pairs, "counts": counts[pairs[:, 0], pairs[:, 1]]}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes up saved counts: in the first process alone, for they are those of all."""
         pairs, counts = state["pairs"], state["counts"]
-        mine = len(pairs) > 0 and rank() == 0
-        self._counts = self._zeros(pairs.device).index_put_(tuple(pairs.T), counts) if mine else None
+        self._counts = None
+        if len(pairs) > 0 and rank() == 0:
+            self._counts = torch.zeros(self._shape, dtype=torch.int64).index_put_(tuple(pairs.T), counts)
 
 
 def frequency_label_mapping(counts: Tensor) -> Tensor:
@@ -142,20 +127,19 @@ def random_label_mapping(num_source: int, num_target: int, generator: torch.Gene
     return torch.randperm(num_source, generator=generator)[:num_target]
 
 
-def describe_mapping(counts: Tensor, mapping: Tensor) -> dict[str, float]:
-    """What a map made from counts of predictions is worth, for an epoch's record.
+def describe_mapping(counts: Tensor, sources: Tensor) -> dict[str, float]:
+    """What a mapping is worth that was made from counts of predictions, for an epoch's record.
 
     Args:
         counts: (S,T) int64, what the mapping was made from.
-        mapping: (T,) int64.
+        sources: (T,m) int64, the source labels of each target; -1: none.
 
     Returns:
-        `targets_without_predictions`: how many targets hold a source label that not one of their images was predicted
-        as, an arbitrary choice. When the network's predictions collapse to few source labels this number grows, and
-        the map says nothing.
-        `mapping_precision`: of the images predicted as a source label that the map uses, the share in [0,1] that are
-        of a target it stands for; 0 where there is no such image.
+        `targets_without_predictions`: how many targets have source labels that none of their images was predicted as.
+        Their choice is arbitrary. When the network's predictions collapse to few source labels, this number grows.
+        `mapping_precision`: among the images that are predicted as a source label of the mapping, the fraction in [0,1]
+        whose target has this source label. 0 where there is no such image.
     """
-    own = counts[mapping, torch.arange(len(mapping))]
-    used = int(counts[mapping.unique()].sum())
+    own = (counts.gather(0, sources.T.clamp(min=0)) * (sources.T >= 0)).sum(0)
+    used = int(counts[sources[sources >= 0].unique()].sum())
     return {"targets_without_predictions": int((own == 0).sum()), "mapping_precision": int(own.sum()) / max(used, 1)}

@@ -16,17 +16,17 @@ NORMS: dict[str, Callable[[Tensor], Tensor | float]] = {
 class NormalizedGradient(torch.optim.Optimizer):
     """program <- program - lr * mask * g / (norm(g) + 1e-10), where g is the gradient of the mean loss.
 
-    The norm is taken over the whole canvas, before the mask: the pixels under the image take part in it although they
+    The norm is taken over the whole canvas, before the mask. So the pixels under the image count in it, although they
     never move. A mask inside the prompt's forward pass would make the same step longer.
 
     Args:
         program: the prompt's parameter, (3,H,W).
         mask: (3,H,W) of 0 and 1, where it may move.
         lr: the learning rate.
-        norm: l2 (the paper's), l1, linf, or none: no division at all.
+        norm: l2 (the paper's), l1, linf, or none, which does not divide.
     """
 
-    # torch's word for: `step` undoes the gradient scaler's scale itself, and the scaler never waits for the device
+    # `step` undoes the gradient scaler's scale itself, so that the scaler never waits for the device
     _step_supports_amp_scaling = True
 
     def __init__(self, program: Tensor, mask: Tensor, lr: float, norm: str = "l2"):

@@ -12,6 +12,9 @@ from tqdm import tqdm
 from algorithms.distributed import all_sum, is_synchronised, sum_gradients, world_size
 
 
+Observer = Callable[[Tensor, Tensor], None]  # source logits (B,S), labels (B,)
+
+
 class NonFiniteLoss(Exception):
     """A loss became infinite or not a number."""
 
@@ -40,8 +43,16 @@ class _Meter:
 
 
 def progress(batches: Iterable, description: str) -> tqdm:
-    """A progress bar over batches; it goes when it is full, the epoch's line stays."""
+    """A progress bar over batches. It disappears at the end; the epoch's line stays."""
     return tqdm(batches, desc=description, leave=False, dynamic_ncols=True, mininterval=0.3, unit="batch")
+
+
+def _logits(model: nn.Module, images: Tensor, labels: Tensor, observe: Observer | None) -> Tensor:
+    if observe is None:
+        return model(images)
+    logits, source_logits = model(images, with_source=True)
+    observe(source_logits.detach(), labels)
+    return logits
 
 
 def train_one_epoch(
@@ -51,7 +62,7 @@ def train_one_epoch(
     scaler: torch.amp.GradScaler,
     *,
     after_step: Callable[[], None] = lambda: None,
-    observe: Callable[[Tensor], None] = lambda labels: None,
+    observe: Observer | None = None,
     description: str = "training",
 ) -> dict[str, float]:
     """One pass of cross-entropy training.
@@ -59,9 +70,10 @@ def train_one_epoch(
     Args:
         model: images (B,3,h,w) in [0,1] -> target logits (B,T).
         loader: batches of images and labels (B,) int64, on the model's device. Where several processes carry out this
-            run, its own share of each batch, which may be empty.
+            run, its own part of each batch, which may be empty.
         after_step: called after each step of the optimizer.
-        observe: called with each batch's labels after its forward pass.
+        observe: gets each batch's source logits and labels. The model then has to give source logits on request:
+            `model(images, with_source=True)` is a pair of target and source logits.
 
     Returns:
         `loss` (mean over images) and `acc` (fraction in [0,1]) as they were while the model trained.
@@ -78,8 +90,7 @@ def train_one_epoch(
             optimizer.zero_grad(set_to_none=True)
             in_batch = int(all_sum(torch.tensor(len(labels))))  # of all processes, so that their gradients add up
             if len(labels) or together:
-                logits = model(images)
-                observe(labels)
+                logits = _logits(model, images, labels, observe)
                 loss = F.cross_entropy(logits, labels, reduction="sum")
                 scaler.scale(loss / in_batch).backward()
                 meter.add(loss, logits, labels)
@@ -109,13 +120,13 @@ def evaluate(
     model: nn.Module,
     loader: Iterable[tuple[Tensor, Tensor]],
     *,
-    observe: Callable[[Tensor], None] = lambda labels: None,
+    observe: Observer | None = None,
     description: str = "evaluation",
 ) -> dict[str, float]:
     """Mean cross-entropy `loss` and accuracy `acc` in [0,1] of the model in eval mode; arguments as in training.
 
-    `observe` is called with each batch's labels after its forward pass. What a model draws at random here (VP's random
-    patch its places) comes from a seed of its own: the same model has the same accuracy whenever it is evaluated.
+    What a model draws at random here (VP's random patch its positions) comes from a seed of its own: the same model has
+    the same accuracy whenever it is evaluated.
     """
     model.eval()
     meter = _Meter()
@@ -123,15 +134,14 @@ def evaluate(
         torch.manual_seed(0)
         for images, labels in progress(loader, description):
             if len(labels):
-                logits = model(images)
-                observe(labels)
+                logits = _logits(model, images, labels, observe)
                 meter.add(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
     return meter.over_processes().summary()
 
 
 def step_schedule(optimizer: torch.optim.Optimizer, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
     """ILM-VP's schedule: the learning rate times 0.1 after 50 % and again after 72 % of the epochs, whole epochs."""
-    milestones = [max(1, int(share * epochs)) for share in (0.5, 0.72)]  # a milestone at 0 would slow the first epoch
+    milestones = [max(1, int(fraction * epochs)) for fraction in (0.5, 0.72)]  # a milestone at 0 would slow the first epoch
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
 
 
@@ -153,7 +163,7 @@ def cosine_schedule(
 
 def fit(
     model: nn.Module,
-    loaders,
+    data,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     *,
@@ -164,8 +174,8 @@ def fit(
     schedule_steps: bool = False,
     on_epoch_start: Callable[[int], dict | None] = lambda epoch: None,
     on_epoch_end: Callable[[int, dict], None] = lambda epoch, record: None,
-    observe_train: Callable[[Tensor], None] = lambda labels: None,
-    observe_test: Callable[[Tensor], None] = lambda labels: None,
+    observe_train: Observer | None = None,
+    observe_test: Observer | None = None,
 ) -> None:
     """Trains for the epochs from `start_epoch`, counted from 0, to `epochs`; evaluates after each.
 
@@ -173,7 +183,7 @@ def fit(
     orders, crops and dropouts as one that never stopped.
 
     Args:
-        loaders: has `train`, `val` (or None) and `test`, each a loader of (images, labels).
+        data: has `train`, `val` (or None) and `test`, each a loader of (images, labels).
         scheduler: stepped once an epoch, or with `schedule_steps` after each step of the optimizer.
         on_epoch_start: called with the epoch before it trains; what it returns goes into the epoch's record.
         on_epoch_end: called with the epoch and its record: train_, val_, test_ + loss and acc, lr, seconds, and
@@ -193,13 +203,13 @@ def fit(
         train_begin = time.perf_counter()
         training = {"after_step": scheduler.step} if schedule_steps else {}
         training |= {"observe": observe_train, "description": f"{label} training"}
-        results = {"train": train_one_epoch(model, loaders.train, optimizer, scaler, **training)}
-        record["images_per_second"] = len(loaders.train.labels) / (time.perf_counter() - train_begin)
+        results = {"train": train_one_epoch(model, data.train, optimizer, scaler, **training)}
+        record["images_per_second"] = len(data.train.labels) / (time.perf_counter() - train_begin)
         if not schedule_steps:
             scheduler.step()
-        if loaders.val is not None:
-            results["val"] = evaluate(model, loaders.val, description=f"{label} validation")
-        results["test"] = evaluate(model, loaders.test, observe=observe_test, description=f"{label} test")
+        if data.val is not None:
+            results["val"] = evaluate(model, data.val, description=f"{label} validation")
+        results["test"] = evaluate(model, data.test, observe=observe_test, description=f"{label} test")
         for split, metrics in results.items():
             if not math.isfinite(metrics["loss"]):  # the epoch's last step broke the model: not to be saved
                 raise NonFiniteLoss(f"the {split} loss is {metrics['loss']} after epoch {epoch + 1}")

@@ -6,6 +6,7 @@ prompt of template i and class t at position i * T + t.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import open_clip
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from errors import UserError
-from models.clip_source import ClipRow, build_clip
-from models.networks import Network, placed
+from models.clip_source import ClipRow, build_clip, find_clip
+from models.networks import Execution, Network
 
 TEMPLATES = ("This is a photo of a {}.", *(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES))
 _MOST = math.log(100)  # CLIP's own bound of logit_scale
@@ -31,13 +32,20 @@ class Clip(Network):
 
     Args:
         body: the image encoder, normalised images -> (B,D).
-        row: where it comes from; the text prompts are its class names.
+        row: where it comes from.
         bank: (S,D) float32, the text prompts' unit embeddings times exp(logit_scale).
+        names: of the S source labels: the text prompts, or the classes where several templates are averaged.
+        run, setup: as in `Network`.
+
+    Attributes:
+        preprocess: CLIP's own resize and crop, torchvision transforms.
     """
 
-    def __init__(self, body: nn.Module, row: ClipRow, bank: Tensor, texts: Sequence[str], precision: str):
-        super().__init__(body, row, frozen=True, precision=precision)
-        self.class_names = tuple(texts)
+    def __init__(
+        self, body: nn.Module, row: ClipRow, bank: Tensor, names: Sequence[str], run: Execution, setup: dict[str, Any]
+    ):
+        super().__init__(body, row, run, frozen=True, setup=setup)
+        self.class_names, self.preprocess = tuple(names), row.preprocess
         self.register_buffer("bank", bank)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,30 +53,35 @@ class Clip(Network):
 
 
 def load_clip(
-    row: ClipRow,
-    texts: Sequence[str],
-    *,
-    ensemble_of: int = 1,
-    device: torch.device | str = "cpu",
-    precision: str = "float32",
-    plain: bool = False,
-    compiled: bool = False,
+    which, run: Execution, templates: Sequence[str], class_names: Sequence[str], *, ensemble: bool = False
 ) -> Clip:
-    """Loads a CLIP and encodes its text prompts, once.
+    """Loads a CLIP and encodes its text prompts, once and in float32.
 
     Args:
-        texts: the S text prompts, or with `ensemble_of` = n the n * S of n templates, whose embeddings are averaged.
-        device, precision, plain, compiled: as in `load_network`. The text prompts are always encoded in float32.
+        which: has `clip_model`, `pretrained` and `clip_config`, the flags of these names.
+        run: where and how it computes.
+        templates, class_names: every template with every class is a text prompt and a source label (`text_prompts`).
+        ensemble: the embeddings of all templates are averaged. The classes are then the source labels.
 
     Raises:
-        UserError: weights or tokenizer cannot be had, or two text prompts are the same to the tokenizer.
+        UserError: unknown names, weights or tokenizer that cannot be had, or two text prompts that are the same to the
+            tokenizer.
     """
+    row = find_clip(which.clip_model, which.pretrained, which.clip_config)
+    return build_classifier(row, run, text_prompts(templates, class_names), templates, class_names if ensemble else ())
+
+
+def build_classifier(
+    row: ClipRow, run: Execution, texts: Sequence[str], templates: Sequence[str], averaged: Sequence[str] = ()
+) -> Clip:
+    """The classifier over `texts`; of the `averaged` classes each has one text for each of the templates."""
     model, tokenize = build_clip(row)
-    bank = encode_texts(model.to(device), tokens_of(texts, tokenize))
-    bank = F.normalize(bank.view(ensemble_of, -1, bank.shape[1]).mean(0), dim=1)
+    bank = encode_texts(model.to(run.device), tokens_of(texts, tokenize))
+    if averaged:
+        bank = F.normalize(bank.view(len(templates), -1, bank.shape[1]).mean(0), dim=1)
     scale = math.exp(min(model.logit_scale.item(), _MOST))
-    clip = Clip(model.visual, row, scale * bank, texts[: len(bank)], precision)
-    return placed(clip, device, plain, compiled)
+    setup = {"clip": row.names | {"templates": list(templates), "ensemble": bool(averaged)}}
+    return Clip(model.visual, row, scale * bank, averaged or texts, run, setup)
 
 
 def tokens_of(texts: Sequence[str], tokenize: Callable[[list[str]], Tensor]) -> Tensor:
@@ -98,25 +111,28 @@ def encode_texts(model: nn.Module, tokens: Tensor, chunk: int = 256) -> Tensor:
     return torch.cat([F.normalize(model.encode_text(part.to(device)).float(), dim=1) for part in chunks])
 
 
-def load_image_encoder(
-    row: ClipRow,
-    *,
-    num_classes: int = 0,
-    frozen: bool = True,
-    device: torch.device | str = "cpu",
-    precision: str = "float32",
-    plain: bool = False,
-    compiled: bool = False,
-) -> Network:
+def load_image_encoder(which, run: Execution, *, num_classes: int = 0, frozen: bool = True) -> Network:
     """CLIP's image encoder alone: images (B,3,H,W) in [0,1] -> embeddings (B,D), before they are made unit vectors.
 
     Args:
+        which, run: as in `load_clip`.
         num_classes: T > 0 adds a new linear layer, the output is (B,T).
-        device, precision, plain, compiled, frozen: as in `load_network`.
+        frozen: as in `Network`.
+
+    Attributes of the result: `preprocess`, as in `Clip`.
     """
+    return build_encoder(find_clip(which.clip_model, which.pretrained, which.clip_config), run, num_classes, frozen)
+
+
+def build_encoder(row: ClipRow, run: Execution, num_classes: int, frozen: bool) -> Network:
+    """`load_image_encoder` for a row."""
     body = build_clip(row)[0].visual
     if num_classes:
         with torch.no_grad():
             features = body.eval()(torch.zeros(1, 3, row.input_size, row.input_size)).shape[1]
         body = nn.Sequential(body, nn.Linear(features, num_classes))
-    return placed(Network(body, row, frozen=frozen, precision=precision), device, plain, compiled)
+    setup = {"clip": row.names | {"templates": [], "ensemble": False}}
+    setup |= {"loading": {"num_classes": num_classes, "frozen": frozen}}
+    network = Network(body, row, run, frozen=frozen, setup=setup)
+    network.preprocess = row.preprocess
+    return network

@@ -1,8 +1,10 @@
 """Which CLIP: its names checked, what it expects of images, and its weights, from wherever they can be had."""
 
+import hashlib
 import json
 import os
 import urllib.request
+import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,13 +14,22 @@ from urllib.error import HTTPError
 
 import huggingface_hub
 import open_clip
+import torch
 from torch import Tensor, nn
 from torchvision.datasets.utils import calculate_md5
+from torchvision.transforms import v2
 
 from errors import UserError, unknown_name
 from models.networks import checkpoint_folder
 
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+# OpenAI's weights are TorchScript archives; the addresses that they are published at hold their SHA-256.
+OPENAI_SHA256 = {
+    Path(open_clip.get_pretrained_cfg(model, "openai")["url"]).parent.name
+    for model, tag in open_clip.list_pretrained()
+    if tag == "openai"
+}
+_OPENAI_ENTRIES = {"input_resolution", "context_length", "vocab_size"}
 
 
 @dataclass(frozen=True)
@@ -31,9 +42,10 @@ class ClipRow:
         config: a JSON file with the architecture, for one that open_clip does not know.
         input_size: side of its input in pixels.
         mean, std: of its normalisation.
-        preprocessing: the rest of its own preprocessing, as `data.transforms.Transform` takes it.
+        squash: both sides are resized to `input_size`, else the shorter one, and the centre is cut out.
+        bicubic: bicubic in place of bilinear.
         md5: of the weights, where they are a file; None for a tag.
-        class_names: none; its text prompts are given when it is loaded.
+        class_names: none. Its text prompts are given when it is loaded.
     """
 
     model: str
@@ -42,14 +54,23 @@ class ClipRow:
     input_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    preprocessing: dict[str, bool]
+    squash: bool
+    bicubic: bool
     md5: str | None
     class_names: tuple[str, ...] = ()
 
-    def settings(self, templates: Sequence[str] = (), *, ensemble: bool = False) -> dict:
-        """What a checkpoint has to say so that the same classifier can be built again, in plain values."""
-        names = {"model": self.model, "pretrained": self.pretrained, "config": self.config, "md5": self.md5}
-        return {"clip": names | {"templates": list(templates), "ensemble": ensemble}}
+    @property
+    def preprocess(self) -> list[v2.Transform]:
+        """Its own resize and crop. The normalisation is the network's."""
+        mode = v2.InterpolationMode.BICUBIC if self.bicubic else v2.InterpolationMode.BILINEAR
+        if self.squash:
+            return [v2.Resize((self.input_size, self.input_size), mode)]
+        return [v2.Resize(self.input_size, mode), v2.CenterCrop(self.input_size)]
+
+    @property
+    def names(self) -> dict[str, str | None]:
+        """What a checkpoint has to say so that the same CLIP can be found again."""
+        return {"model": self.model, "pretrained": self.pretrained, "config": self.config, "md5": self.md5}
 
 
 def find_clip(model: str, pretrained: str, config: str | None = None) -> ClipRow:
@@ -82,7 +103,6 @@ def find_clip(model: str, pretrained: str, config: str | None = None) -> ClipRow
     if type(size) is not int or size < 1:
         asked = f"--clip-model {model}: square images, of a whole number of pixels, are needed."
         raise UserError(asked, f"Its input is {size!r}.", "Choose another model.")
-    shorter = preprocessing.get("resize_mode", "shortest") == "shortest"
     return ClipRow(
         model,
         pretrained,
@@ -90,8 +110,9 @@ def find_clip(model: str, pretrained: str, config: str | None = None) -> ClipRow
         size,
         tuple(preprocessing.get("mean", open_clip.OPENAI_DATASET_MEAN)),
         tuple(preprocessing.get("std", open_clip.OPENAI_DATASET_STD)),
-        {"shorter": shorter, "bicubic": preprocessing.get("interpolation", "bicubic") == "bicubic"},
-        md5,
+        squash=preprocessing.get("resize_mode", "shortest") != "shortest",
+        bicubic=preprocessing.get("interpolation", "bicubic") == "bicubic",
+        md5=md5,
     )
 
 
@@ -139,12 +160,16 @@ def build_clip(row: ClipRow) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
     """open_clip's model with its weights, on the CPU in float32, and its tokenizer, which has proved that it works."""
     file = _weights(row)
     try:
-        model = open_clip.create_model(row.model, pretrained=str(file), weights_only=True)
+        if (state := _openai_state(file)) is None:
+            model = open_clip.create_model(row.model, pretrained=str(file), weights_only=True)
+        else:
+            model = open_clip.create_model(row.model)
+            model.load_state_dict(state)
         if hasattr(model.visual, "output_tokens"):
             model.visual.output_tokens = False  # CoCa's encoder would give every patch's embedding beside the image's
     except Exception as error:  # a foreign or damaged file raises nearly anything
         raise UserError(
-            f"{file}: weights for {row.model} are needed: tensors, no TorchScript archive.",
+            f"{file}: weights for {row.model} are needed.",
             f"They cannot be read: {' '.join(str(error).split())[:300] or type(error).__name__}",
             "Give another --pretrained, or the --clip-model (or --clip-config) of this file.",
         ) from None
@@ -160,8 +185,37 @@ def build_clip(row: ClipRow) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
     return model.eval(), tokenize
 
 
+def _openai_state(file: Path) -> dict[str, Tensor] | None:
+    """The tensors of a file in OpenAI's own format, without three entries that no model has; None for other formats.
+
+    Raises:
+        ValueError: a TorchScript archive that OpenAI did not publish. It may hold code.
+    """
+    if not zipfile.is_zipfile(file):
+        return None
+    with zipfile.ZipFile(file) as archive:
+        is_script = any(name.endswith("/constants.pkl") for name in archive.namelist())
+    if is_script:
+        if _sha256(file) not in OPENAI_SHA256:
+            raise ValueError("it is a TorchScript archive, which may hold code, and none that OpenAI published")
+        state = torch.jit.load(file, map_location="cpu").state_dict()
+    else:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    if not is_script and not (isinstance(state, dict) and state.keys() >= _OPENAI_ENTRIES):
+        return None
+    return {name: value for name, value in state.items() if name not in _OPENAI_ENTRIES}
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while chunk := content.read(2**24):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def _weights(row: ClipRow) -> Path:
-    """The file of the weights: the user's own, one put by hand, the hub's cache, or a download."""
+    """The file of the weights: the user's own, one put by hand, OpenAI's or the hub's cache, or a download."""
     if row.md5:
         return Path(row.pretrained)
     published = open_clip.get_pretrained_cfg(row.model, row.pretrained)
@@ -169,8 +223,10 @@ def _weights(row: ClipRow) -> Path:
     names = [name] if name else _HUB_FILES
     url = huggingface_hub.hf_hub_url(repository, names[0]) if repository else published["url"]
     by_hand = checkpoint_folder() / f"{row.model}-{row.pretrained}{Path(url).suffix}"
-    if by_hand.is_file():
-        return by_hand
+    openai = Path("~/.cache/clip").expanduser() / Path(published.get("url", "")).name  # where OpenAI's package puts it
+    for file in (by_hand, *([openai] if row.pretrained == "openai" else [])):
+        if file.is_file():
+            return file
     for cached in (huggingface_hub.try_to_load_from_cache(repository, name) for name in names if repository):
         if isinstance(cached, str):
             return Path(cached)

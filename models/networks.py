@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import huggingface_hub
 import timm
@@ -26,6 +27,29 @@ OFFLINE_NETWORK = "efficientnet_lite0"
 
 
 @dataclass(frozen=True)
+class Execution:
+    """Where and how a network computes. A run has the same attributes and can stand in its place.
+
+    Args:
+        device: where.
+        precision: "float32", or the autocast type "bfloat16" or "float16".
+        plain: the slow reference: batch normalisation stays unfolded, the memory format as it is, no border is shared.
+        compile: by torch.compile, at the first batch. No border is shared then.
+        share_border: whether the border of a prompt is computed once a batch. None: on the CPU. On CUDA nobody has
+            measured it yet.
+    """
+
+    device: torch.device = torch.device("cpu")
+    precision: str = "float32"
+    plain: bool = False
+    compile: bool = False
+    share_border: bool | None = None
+
+
+CPU = Execution()
+
+
+@dataclass(frozen=True)
 class NetworkRow:
     """One pre-trained classifier.
 
@@ -38,25 +62,6 @@ class NetworkRow:
     input_size: int = 224
     class_names: tuple[str, ...] = CLASS_NAMES
 
-    def require(self, asked: str, image_size: int, num_target: int) -> None:
-        """Refuses what can be neither mapped nor placed, before anything loads.
-
-        Raises:
-            UserError: more target classes than source classes, or images larger than the network's input.
-        """
-        if num_target > len(self.class_names):
-            raise UserError(
-                f"{asked}: every target class needs a source class of its own.",
-                f"The data set has {num_target} classes, the network {len(self.class_names)}.",
-                "Use linear_probing.py or full_finetune.py, or a data set with fewer classes.",
-            )
-        if image_size > self.input_size:
-            raise UserError(
-                f"{asked}: the image is placed inside the network's input.",
-                f"The images are {image_size} pixels wide, the input {self.input_size}.",
-                "Choose a network with a larger input, for example --network resnet18 (224).",
-            )
-
 
 class Network(nn.Module):
     """A classifier that takes images (B,3,H,W) in [0,1] and normalises them itself; logits (B,S) float32.
@@ -65,19 +70,33 @@ class Network(nn.Module):
         body: the classifier proper.
         row: its row of the table.
         frozen: no parameter learns, and the network stays in eval mode whatever `train()` says.
-        precision: "float32", or the autocast type "bfloat16" or "float16"; weights are float32 always.
+        run: where and how it computes. Weights are float32 always.
+        setup: what a checkpoint says of it, so that it can be loaded again, in plain values.
     """
 
-    shares_border = False  # whether it may be given canvases as `share_border` makes them
-
-    def __init__(self, body: nn.Module, row: NetworkRow, *, frozen: bool, precision: str = "float32"):
+    def __init__(self, body: nn.Module, row: NetworkRow, run: Execution, *, frozen: bool, setup: dict[str, Any]):
         super().__init__()
-        self.body, self.frozen, self.precision = body, frozen, getattr(torch, precision)
-        self.input_size, self.class_names = row.input_size, row.class_names
+        self.body, self.frozen, self.precision = body, frozen, getattr(torch, run.precision)
+        self.input_size, self.class_names, self.setup = row.input_size, row.class_names, setup
         self.register_buffer("mean", torch.tensor(row.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(row.std).view(3, 1, 1), persistent=False)
+        share = run.device.type == "cpu" if run.share_border is None else run.share_border
+        self.shares_border = share and frozen and not run.plain and not run.compile
         if frozen:
             self.requires_grad_(False).eval()
+        self._accelerate(run)
+        self.to(run.device)
+
+    def _accelerate(self, run: Execution) -> None:
+        """The same function, faster."""
+        if not run.plain:
+            if self.frozen:
+                fold_batch_norm(self.body)
+            for weight in self.parameters():
+                if weight.ndim == 4:  # Module.to() would also try convolutions over three axes, and fail
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        if run.compile:
+            self.body.compile()
 
     def forward(self, x: Tensor) -> Tensor:  # without an image SyncBatchNorm sends the others x's own type: float32
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32 and len(x) > 0):
@@ -86,25 +105,22 @@ class Network(nn.Module):
     def train(self, mode: bool = True) -> "Network":
         return super().train(mode and not self.frozen)
 
+    @property
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint holds of a network that learns, by its key."""
+        return {"network_dict": self}
+
 
 def load_network(
-    name: str,
-    *,
-    device: torch.device | str = "cpu",
-    precision: str = "float32",
-    num_classes: int | None = None,
-    frozen: bool = True,
-    plain: bool = False,
-    compiled: bool = False,
+    name: str, run: Execution = CPU, *, num_classes: int | None = None, frozen: bool = True
 ) -> Network:
     """Loads a network of the table, or `timm:NAME`, with its weights.
 
     Args:
-        num_classes: None keeps the classifier (S source logits); T > 0 replaces it by a new linear layer of T outputs;
-            0 removes it, the output is the (B,D) features it would see.
-        plain: leave batch normalisation unfolded and the memory format as it is, share no border: slower, the same
-            function.
-        compiled: by torch.compile, at the first batch; shares no border either.
+        run: where and how it computes.
+        num_classes: None keeps the classifier (S source logits). T > 0 replaces it by a new linear layer of T outputs.
+            0 removes it: the output is the (B,D) features that it would see.
+        frozen: see `Network`.
 
     Raises:
         UserError: unknown name, or weights that cannot be had.
@@ -113,21 +129,18 @@ def load_network(
     body = row.build()
     if num_classes is not None:
         _replace_classifier(body, num_classes)
-    return placed(Network(body, row, frozen=frozen, precision=precision), device, plain, compiled)
+    return Network(body, row, run, frozen=frozen, setup={"loading": {"num_classes": num_classes, "frozen": frozen}})
 
 
-def placed(network: Network, device: torch.device | str, plain: bool, compiled: bool = False) -> Network:
-    """The network made fast (unless `plain`) and moved to its device; the same function, changed in place."""
-    if not plain:
-        if network.frozen:
-            fold_batch_norm(network.body)
-        for weight in network.parameters():
-            if weight.ndim == 4:  # Module.to() would also try convolutions over three axes, and fail
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-        network.shares_border = network.frozen and not compiled
-    if compiled:
-        network.body.compile()
-    return network.to(device)
+class LinearHead(nn.Linear):
+    """A new last layer: features (B,D) -> target logits (B,T)."""
+
+    setup: ClassVar[dict] = {}
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint holds, by its key."""
+        return {"head_dict": self}
 
 
 def _replace_classifier(body: nn.Module, num_classes: int) -> None:

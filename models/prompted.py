@@ -1,10 +1,11 @@
 """A frozen classifier, reprogrammed."""
 
-from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from errors import UserError
+from models.output_mapping import SelectLabels
 from models.shared_border import share_border
 
 
@@ -12,36 +13,47 @@ class Prompted(nn.Module):
     """mapping . f . h: images (B,3,h,w) in [0,1] -> target logits (B,T).
 
     Args:
-        prompt: h, images (B,3,h,w) -> (B,3,H,W).
-        network: f, (B,3,H,W) -> source logits (B,S), frozen.
-        num_target: T.
+        prompt: h, images (B,3,h,w) -> (B,3,H,W). It is moved to the network's device.
+        network: f, (B,3,H,W) -> source logits (B,S).
+        mapping: source logits (B,S) -> target logits (B,T). It is moved to the network's device.
 
     Attributes:
-        share: compute the border of a prompt that pads the images once a batch (`share_border`): the same function and
-            gradients, faster. True where prompt and network allow it.
+        shares_border: whether the border of a prompt with `constant_border` is computed once a batch (`share_border`).
+            The function and its gradients are the same. `--share-border` and `--plain` decide it.
 
-    State: `mapping` (T,) int64, the source label of each target label; -1 until `set_mapping` is called.
+    Raises:
+        UserError: the network has fewer source labels than there are targets.
     """
 
-    def __init__(self, prompt: nn.Module, network: nn.Module, num_target: int):
+    def __init__(self, prompt: nn.Module, network: nn.Module, mapping: nn.Module):
         super().__init__()
-        self.prompt, self.network = prompt, network
-        self.share = getattr(network, "shares_border", False) and hasattr(prompt, "padding")
-        self.register_buffer("mapping", torch.full((num_target,), -1))
+        if mapping.num_target > len(network.class_names):
+            raise UserError(
+                "Every target class needs a source class of its own.",
+                f"The data set has {mapping.num_target} classes, the network {len(network.class_names)}.",
+                "Use linear_probing.py or full_finetune.py, or a data set with fewer classes.",
+            )
+        self.network = network
+        self.prompt, self.mapping = prompt.to(network.mean.device), mapping.to(network.mean.device)
+        self.shares_border = network.shares_border and getattr(prompt, "constant_border", False)
 
     def source_logits(self, x: Tensor) -> Tensor:
-        return self.network(share_border(self.prompt, x) if self.share else self.prompt(x))
+        return self.network(share_border(self.prompt, x) if self.shares_border else self.prompt(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.source_logits(x)[:, self.mapping]
+    def forward(self, x: Tensor, with_source: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Target logits (B,T), `with_source` also the source logits (B,S) that they were made of."""
+        source = self.source_logits(x)
+        return (self.mapping(source), source) if with_source else self.mapping(source)
 
-    @torch.no_grad()
-    def set_mapping(self, mapping: Tensor) -> float:
-        """Replaces the map; returns the share of targets, in [0,1], whose source label changed."""
-        changed = int((self.mapping != mapping.to(self.mapping.device)).sum())
-        self.mapping.copy_(mapping)
-        return changed / len(mapping)
+    @property
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint holds, by its keys; `mapping_sequence` is the original ILM-VP repository's."""
+        index = isinstance(self.mapping, SelectLabels)
+        parts = {"visual_prompt_dict": self.prompt}
+        parts |= {"mapping_sequence": self.mapping.index} if index else {"mapping_dict": self.mapping}
+        return parts | ({} if self.network.frozen else self.network.saved)
 
-    def named_mapping(self, source_names: Sequence[str], target_names: Sequence[str]) -> dict[str, str]:
-        """The map in words: target class -> source class."""
-        return dict(zip(target_names, [source_names[source] for source in self.mapping.tolist()], strict=True))
+    @property
+    def setup(self) -> dict[str, Any]:
+        """What is needed beside `saved` to build the model again, in plain values."""
+        return {"prompt": self.prompt.described(), "mapping": self.mapping.described(), **self.network.setup}

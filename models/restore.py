@@ -1,33 +1,41 @@
-"""From a checkpoint back to a model: prompts of this and of the original repository, heads, fine-tuned networks."""
+"""From a checkpoint back to a model: of this repository, of its earlier versions, and of the original repositories.
+
+A checkpoint's `setup` names the classes of prompt and output mapping and the arguments that they were made with. Only
+earlier checkpoints and the originals' do not; `_older_prompt` knows what they held.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from errors import UserError
-from models.clip import TEMPLATES, load_clip, load_image_encoder, text_prompts
+from models.clip import TEMPLATES, build_classifier, build_encoder, text_prompts
 from models.clip_source import ClipRow, find_clip
-from models.networks import Network, load_network
+from models.networks import Execution, LinearHead, Network, load_network
+from models.output_mapping import SelectLabels
+from models.part import Part, rebuilt
 from models.prompted import Prompted
 from models.visual_prompt import (
     AdditiveVisualPrompt,
     ExpansiveVisualPrompt,
+    NoVisualPrompt,
     PaddedVisualPrompt,
     RandomPatchVisualPrompt,
 )
 
 
-def restore(checkpoint: dict, setup: dict, *, image_size: int, **placement) -> nn.Module:
+def restore(checkpoint: dict, setup: dict, run: Execution) -> nn.Module:
     """Rebuilds the trained model, in eval mode.
 
     Args:
-        checkpoint: what was saved, by its keys: `visual_prompt_dict` and `mapping_sequence`, `head_dict`, or
-            `network_dict`.
-        setup: what it belongs to: `network` (the --network), or for CLIP `clip`; `class_names`; `classes`, what was
-            saved under each key.
-        image_size: side of the images in pixels that its transform gives.
-        placement: device, precision, plain; see `load_network`.
+        checkpoint: what was saved, by its keys: `visual_prompt_dict` with `mapping_sequence` or `mapping_dict`,
+            `head_dict`, or `network_dict`.
+        setup: what it belongs to: `network` (the --network) or for CLIP `clip`; `class_names`; `prompt` and `mapping`
+            where it is a checkpoint of this version. For one of the originals `image_size`, the data set's.
+        run: where and how it computes.
 
     Returns:
         Images (B,3,h,w) in [0,1] -> target logits (B,T).
@@ -35,52 +43,77 @@ def restore(checkpoint: dict, setup: dict, *, image_size: int, **placement) -> n
     Raises:
         UserError: the checkpoint holds nothing that can be restored, or does not fit the network.
     """
-    kind = next((key for key in _RESTORERS if key in checkpoint), None)
-    if kind is None:
-        raise _misfit(setup, f"it holds {', '.join(list(map(str, checkpoint))[:8]) or 'nothing'}")
     try:
-        model = _RESTORERS[kind](checkpoint, setup, image_size, placement)
-    except (KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError) as error:
-        raise _misfit(setup, str(error).splitlines()[0]) from None
-    return model.to(placement["device"]).eval()
+        if "visual_prompt_dict" in checkpoint:
+            model = _prompted(checkpoint, setup, run)
+        elif "head_dict" in checkpoint:
+            model = _probe(checkpoint["head_dict"], setup, run)
+        elif "network_dict" in checkpoint:
+            model = _network(setup, run, num_classes=len(setup["class_names"]), frozen=False)
+            model.load_state_dict(checkpoint["network_dict"])
+        else:
+            raise ValueError(f"it holds {', '.join(list(map(str, checkpoint))[:8]) or 'nothing'}")
+    except (KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError, MemoryError) as error:
+        raise UserError(
+            f"The checkpoint should fit {'' if 'clip' in setup else '--network '}{setup['network']}.",
+            f"It does not: {(str(error) or type(error).__name__).splitlines()[0]}.",
+            "Give the checkpoint of a run with this network, or the network of this checkpoint.",
+        ) from None
+    return model.to(run.device).eval()
 
 
-def default_transform(setup: dict, image_size: int) -> dict:
-    """The evaluation transform where a checkpoint names none: CLIP's own preprocessing, or a resize to `image_size`."""
-    if "clip" not in setup:
-        return {"size": image_size}
-    row = _row(setup)
-    return {"size": row.input_size, **row.preprocessing}
+def default_transforms(setup: dict) -> list[v2.Transform]:
+    """What a checkpoint that names no transforms was evaluated with: CLIP's own preprocessing, or a plain resize."""
+    return clip_row(setup).preprocess if "clip" in setup else [v2.Resize((setup["image_size"], setup["image_size"]))]
 
 
-def _prompted(checkpoint: dict, setup: dict, image_size: int, placement: dict) -> nn.Module:
-    state, mapping = dict(checkpoint["visual_prompt_dict"]), torch.as_tensor(checkpoint["mapping_sequence"]).long()
+def _prompted(checkpoint: dict, setup: dict, run: Execution) -> nn.Module:
+    mapping = _mapping(checkpoint, setup)
     if "clip" in setup:
-        network, mapping = _mapped_clip(setup, mapping, placement)
-        default = "AdditiveVisualPrompt"  # the original repository's for CLIP; its checkpoints do not name it
+        network, mapping = _mapped_clip(setup, mapping, run)
     else:
-        network, default = load_network(setup["network"], **placement), "ExpansiveVisualPrompt"
-    if mapping.min() < 0 or mapping.max() >= len(network.class_names):
-        raise ValueError(f"it maps to source class {mapping.max()}, the network has {len(network.class_names)}")
-    prompt = _PROMPTS[setup.get("classes", {}).get("visual_prompt_dict", default)](state, image_size, network)
+        network = _network(setup, run, num_classes=None, frozen=True)
+    if int(mapping.sources.max()) >= len(network.class_names):
+        raise ValueError(f"it maps to source class {mapping.sources.max()}, the network has {len(network.class_names)}")
+    if isinstance(mapping, SelectLabels) and int(mapping.sources.min()) < 0:
+        raise ValueError("its mapping has not been made")
+    state = dict(checkpoint["visual_prompt_dict"])
+    if "mask" in state and tuple(state["mask"].shape[-2:]) != (network.input_size,) * 2:
+        canvas = (3, network.input_size, network.input_size)
+        raise ValueError(f"its prompt is {(3, *state['mask'].shape[-2:])}, the network's input {canvas}")
+    prompt = rebuilt(setup["prompt"]) if "prompt" in setup else _older_prompt(state, setup, network)
     prompt.load_state_dict(state)
-    model = Prompted(prompt, network, len(mapping))
-    model.set_mapping(mapping)
-    return model
+    if "network_dict" in checkpoint:
+        network.load_state_dict(checkpoint["network_dict"])
+    return Prompted(prompt, network, mapping)
 
 
-def _mapped_clip(setup: dict, mapping: Tensor, placement: dict) -> tuple[Network, Tensor]:
-    """CLIP with a bank of the text prompts that the map chose, and no others; the map then is 0 ... T-1."""
-    clip, row = setup["clip"], _row(setup)
-    texts = text_prompts(clip.get("templates", TEMPLATES), setup["class_names"])
-    if clip.get("ensemble"):
-        return load_clip(row, texts, ensemble_of=len(clip["templates"]), **placement), mapping
-    if mapping.min() < 0:
-        raise ValueError("its map has not been made")
-    return load_clip(row, [texts[source] for source in mapping.tolist()], **placement), torch.arange(len(mapping))
+def _mapping(checkpoint: dict, setup: dict) -> Part:
+    if "mapping_dict" in checkpoint:
+        mapping = rebuilt(setup["mapping"])
+        mapping.load_state_dict(checkpoint["mapping_dict"])
+        return mapping
+    index = torch.as_tensor(checkpoint["mapping_sequence"]).long()
+    mapping = SelectLabels(len(index), *index.shape[1:])
+    mapping.set(index)
+    return mapping
 
 
-def _row(setup: dict) -> ClipRow:
+def _mapped_clip(setup: dict, mapping: Part, run: Execution) -> tuple[Network, Part]:
+    """CLIP; where each target has one source label with a bank of these text prompts alone, the targets' in order."""
+    clip, row, names = setup["clip"], clip_row(setup), setup["class_names"]
+    templates = clip.get("templates", TEMPLATES)
+    texts = text_prompts(templates, names)
+    averaged = names if clip.get("ensemble") else ()
+    if averaged or not isinstance(mapping, SelectLabels) or mapping.index.ndim > 1 or int(mapping.index.min()) < 0:
+        return build_classifier(row, run, texts, templates, averaged), mapping
+    chosen = SelectLabels(mapping.num_target)
+    chosen.set(torch.arange(mapping.num_target))
+    return build_classifier(row, run, [texts[source] for source in mapping.index.tolist()], templates), chosen
+
+
+def clip_row(setup: dict) -> ClipRow:
+    """The CLIP of a checkpoint. Raises UserError where the weights at hand are others."""
     clip = setup["clip"]
     row = find_clip(*(clip.get(name) for name in ("model", "pretrained", "config")))
     if row.md5 and clip.get("md5") and row.md5 != clip["md5"]:
@@ -92,63 +125,42 @@ def _row(setup: dict) -> ClipRow:
     return row
 
 
-def _canvas(mask: Tensor, network: Network) -> Tensor:
-    """The (H,W) mask of a saved prompt, which has to be the size of the network's input."""
-    if tuple(mask.shape[-2:]) != (network.input_size,) * 2:
-        canvas = (3, network.input_size, network.input_size)
-        raise ValueError(f"its prompt is {(3, *mask.shape[-2:])}, the network's input {canvas}")
-    return mask[0] if mask.ndim == 3 else mask
-
-
-def _expansive(state: dict, image_size: int, network: Network) -> nn.Module:
-    state["mask"] = _canvas(state["mask"], network).expand(3, -1, -1)
-    return ExpansiveVisualPrompt(image_size, network.input_size)
-
-
-_PROMPTS: dict[str, Callable[[dict, int, Network], nn.Module]] = {
-    "ExpansiveVisualPrompt": _expansive,
-    "AdditiveVisualPrompt": lambda state, size, net: AdditiveVisualPrompt(_canvas(state["mask"], net), net.std),
-    "PaddedVisualPrompt": lambda state, size, net: PaddedVisualPrompt(size, _canvas(state["mask"], net)),
-    "RandomPatchVisualPrompt": lambda state, size, net: RandomPatchVisualPrompt(
-        state["program"].shape[-1], net.input_size, net.std
-    ),
-    "Identity": lambda state, size, net: nn.Identity(),
-}
-
-
-def _encoder(setup: dict, placement: dict, num_classes: int, *, frozen: bool) -> Network:
+def _network(setup: dict, run: Execution, **loading: Any) -> Network:
+    """The network as it was loaded for training; `loading` is how, where the checkpoint does not say it."""
+    loading |= setup.get("loading", {})
     if "clip" in setup:
-        return load_image_encoder(_row(setup), num_classes=num_classes, frozen=frozen, **placement)
-    return load_network(setup["network"], num_classes=num_classes, frozen=frozen, **placement)
+        return build_encoder(clip_row(setup), run, **loading)
+    return load_network(setup["network"], run, **loading)
 
 
-def _head(checkpoint: dict, setup: dict, image_size: int, placement: dict) -> nn.Module:
-    encoder = _encoder(setup, placement, 0, frozen=True)
-    weight: Tensor = checkpoint["head_dict"]["weight"]
-    features = encoder(torch.zeros(1, 3, image_size, image_size, device=placement["device"])).shape[1]
+def _probe(state: dict, setup: dict, run: Execution) -> nn.Module:
+    encoder, weight = _network(setup, run, num_classes=0, frozen=True), state["weight"]
+    size = encoder.input_size
+    features = encoder(torch.zeros(1, 3, size, size, device=run.device)).shape[1]
     if features != weight.shape[1]:
         raise ValueError(f"its head takes {weight.shape[1]} features, the network gives {features}")
-    head = nn.Linear(features, len(weight))
-    head.load_state_dict(checkpoint["head_dict"])
+    head = LinearHead(features, len(weight))
+    head.load_state_dict(state)
     return nn.Sequential(encoder, head)
 
 
-def _network(checkpoint: dict, setup: dict, image_size: int, placement: dict) -> nn.Module:
-    network = _encoder(setup, placement, len(setup["class_names"]), frozen=False)
-    network.load_state_dict(checkpoint["network_dict"])
-    return network
+def _older_prompt(state: dict, setup: dict, network: Network) -> Part:
+    """A prompt of an earlier version, whose setup has its class's name, or of the original repository, which has none.
 
-
-_RESTORERS: dict[str, Callable[[dict, dict, int, dict], nn.Module]] = {
-    "visual_prompt_dict": _prompted,
-    "head_dict": _head,
-    "network_dict": _network,
-}
-
-
-def _misfit(setup: dict, found: str) -> UserError:
-    return UserError(
-        f"The checkpoint should fit {'' if 'clip' in setup else '--network '}{setup['network']}.",
-        f"It does not: {found}.",
-        "Give the checkpoint of a run with this network, or the network of this checkpoint.",
-    )
+    The original's expansive mask is (H,W); `state` gets it as (3,H,W).
+    """
+    default = "AdditiveVisualPrompt" if "clip" in setup else "ExpansiveVisualPrompt"
+    name, mask = setup.get("classes", {}).get("visual_prompt_dict", default), state.get("mask", torch.zeros(0))
+    plane: Tensor = mask[0] if mask.ndim == 3 else mask
+    if name == "ExpansiveVisualPrompt":
+        state["mask"] = plane.expand(3, -1, -1)
+    transform, canvas = setup.get("transform"), network.input_size
+    size = (transform.get("crop") or transform["size"]) if isinstance(transform, dict) else setup["image_size"]
+    makers: dict[str, Callable[[], Part]] = {
+        "ExpansiveVisualPrompt": lambda: ExpansiveVisualPrompt(size, canvas),
+        "AdditiveVisualPrompt": lambda: AdditiveVisualPrompt(plane, network.std),
+        "PaddedVisualPrompt": lambda: PaddedVisualPrompt(size, plane),
+        "RandomPatchVisualPrompt": lambda: RandomPatchVisualPrompt(state["program"].shape[-1], canvas, network.std),
+        "Identity": NoVisualPrompt,
+    }
+    return makers[name]()

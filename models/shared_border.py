@@ -1,9 +1,9 @@
 """One border for a whole batch: what lies out of the images' reach is computed once.
 
-Where a prompt surrounds the image, all canvases of a batch are equal outside the image's window, and so are a
+Where a prompt surrounds the image, all prompted images of a batch are equal outside the image's window. So are a
 convolutional network's activations outside of what the window reaches. `SharedBorder` carries such activations from
 layer to layer as one border and a window per image, until the windows cover most of the map. The function and its
-gradients stay the same; networks need not know.
+gradients stay the same. The network's code does not change.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from errors import UserError
 
-# Where a border and B windows are more than this share of the pixels of B maps, pasting costs more than sharing saves.
+# Where a border and B windows are more than this fraction of the pixels of B maps, sharing costs more than it saves.
 _WORTH_SHARING = 0.8
 _Bounds = Sequence[range]  # a rectangle of the map: its rows, its columns
 
@@ -26,8 +26,8 @@ def share_border(prompt: nn.Module, x: Tensor) -> "SharedBorder":
     """`prompt(x)` with its border shared: `network(share_border(prompt, x))` equals `network(prompt(x))`.
 
     Args:
-        prompt: one that pads the images by its `padding` and adds pixels that do not depend on them: expansive (an
-            `inner_mask` too) or padded.
+        prompt: one with `constant_border = True`: it pads the images by its `padding` and adds pixels that do not depend
+            on them (`visual_prompt.py`).
         x: (B,3,h,w) in [0,1].
     """
     canvas = prompt(x.new_zeros(1, *x.shape[1:]))
@@ -37,7 +37,7 @@ def share_border(prompt: nn.Module, x: Tensor) -> "SharedBorder":
 
 
 def _refuse(*_) -> None:
-    """For what takes tensors past `__torch_function__`, as an autograd.Function does: gradients would get lost."""
+    """For what does not respect `__torch_function__`, as an autograd.Function: gradients would get lost."""
     raise UserError(
         "Sharing the prompt's border among the images of a batch:",
         "The network has a part that is no ordinary torch function (an autograd.Function, or C++ of its own).",
@@ -189,9 +189,9 @@ def _shares(x: object) -> bool:
 
 
 def _pays(border: Tensor, batch: int, bounds: _Bounds) -> bool:
-    """Whether windows of these bounds on such a map are few enough pixels. An empty one is not: no output sees it."""
-    share = prod(map(len, bounds)) / prod(border.shape[2:])
-    return share > 0 and 1 + batch * share <= _WORTH_SHARING * batch
+    """Whether windows of these bounds on such a map have few enough pixels. Of an empty window no output depends."""
+    fraction = prod(map(len, bounds)) / prod(border.shape[2:])
+    return fraction > 0 and 1 + batch * fraction <= _WORTH_SHARING * batch
 
 
 def _conv2d(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1):

@@ -1,11 +1,18 @@
-"""Visual prompts: the pixels that learn. Each turns images (B,3,h,w) into a network's input (B,3,H,W)."""
+"""Visual prompts: the pixels that learn. Each turns images (B,3,h,w) into a network's input (B,3,H,W).
+
+A prompt with `constant_border = True` promises that h(x) = pad(x) + c, where `padding` says how the images are padded (as
+`F.pad` takes it) and c is the same for all images. Its border may then be computed once a batch (`shared_border.py`).
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from errors import UserError
+from models.part import Part
 
-class ExpansiveVisualPrompt(nn.Module):
+
+class ExpansiveVisualPrompt(Part):
     """The image in the middle of a larger canvas, learned pixels all around it (ILM-VP, CVPR 2023, Section 3).
 
     h(x) = pad(x) + sigmoid(program) * mask. Images in and out are in [0,1], before the network's normalisation; the
@@ -20,6 +27,8 @@ class ExpansiveVisualPrompt(nn.Module):
     names and shapes are those of the original repository's checkpoints.
     """
 
+    constant_border = True
+
     def __init__(self, image_size: int, canvas_size: int, inner_mask: Tensor | None = None):
         super().__init__()
         self.padding = _padding(image_size, canvas_size)
@@ -32,7 +41,7 @@ class ExpansiveVisualPrompt(nn.Module):
         return F.pad(x, self.padding) + torch.sigmoid(self.program) * self.mask
 
 
-class AdditiveVisualPrompt(nn.Module):
+class AdditiveVisualPrompt(Part):
     """Learned pixels on top of the image: a frame (ILM-VP, CVPR 2023, its CLIP section), or another part of it.
 
     h(x) = x + unit * program * mask. Images in and out are in [0,1]; the program counts in `unit`s. With the standard
@@ -56,11 +65,18 @@ class AdditiveVisualPrompt(nn.Module):
         return x + self.unit * self.program * self.mask
 
 
-class RandomPatchVisualPrompt(nn.Module):
-    """A learned square at a random place (VP, Bahng et al. 2022, "random patch"), in training and in evaluation.
+class NoVisualPrompt(Part):
+    """The image as it is."""
 
-    A place is drawn for every image, from torch's CPU generator; the original draws one for a whole batch, so that its
-    accuracy depends on the batches. Space and `unit` as in `AdditiveVisualPrompt`.
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class RandomPatchVisualPrompt(Part):
+    """A learned square at a random position (VP, Bahng et al. 2022, "random patch"), in training and in evaluation.
+
+    A position is drawn for every image, from torch's CPU generator. The original draws one for a whole batch, so that
+    its accuracy depends on the batches. Space and `unit` are those of `AdditiveVisualPrompt`.
 
     Args:
         patch_size: side of the square in pixels.
@@ -71,13 +87,13 @@ class RandomPatchVisualPrompt(nn.Module):
 
     def __init__(self, patch_size: int, canvas_size: int, unit: Tensor):
         super().__init__()
-        self.places = canvas_size - patch_size + 1
+        self.positions = canvas_size - patch_size + 1
         self.program = nn.Parameter(torch.zeros(3, patch_size, patch_size))
         self.register_buffer("unit", unit.detach().clone().view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        top, left = torch.randint(self.places, (len(x), 2)).to(x.device, non_blocking=True).T[..., None, None]
-        rows = torch.arange(x.shape[2], device=x.device)[:, None] - top  # (B,H,1): each pixel's place in the patch
+        top, left = torch.randint(self.positions, (len(x), 2)).to(x.device, non_blocking=True).T[..., None, None]
+        rows = torch.arange(x.shape[2], device=x.device)[:, None] - top  # (B,H,1): each pixel's position in the patch
         columns = torch.arange(x.shape[3], device=x.device) - left  # (B,1,W)
         last = self.program.shape[-1] - 1
         inside = (rows == rows.clamp(0, last)) & (columns == columns.clamp(0, last))
@@ -85,7 +101,7 @@ class RandomPatchVisualPrompt(nn.Module):
         return x + patch.transpose(0, 1)
 
 
-class PaddedVisualPrompt(nn.Module):
+class PaddedVisualPrompt(Part):
     """The image, smaller than the input, in the middle of a canvas with a learned frame (EVP, TMLR 2024, Section 3).
 
     h(x) = pad(x) + program. Images in and out are in [0,1], the program is in the same space: no sigmoid, no clamp.
@@ -99,6 +115,8 @@ class PaddedVisualPrompt(nn.Module):
 
     State: `program` (3,H,W) float32, zero at the start; `mask` (3,H,W).
     """
+
+    constant_border = True
 
     def __init__(self, image_size: int, mask: Tensor):
         super().__init__()
@@ -124,9 +142,50 @@ def corner(canvas_size: int, size: int) -> Tensor:
 
 
 def _padding(image_size: int, canvas_size: int) -> tuple[int, int, int, int]:
-    """What `F.pad` needs to put an image into the middle of a canvas; an odd remainder goes left and above."""
+    """What `F.pad` needs to put an image into the middle of a canvas; an odd remainder goes left and above.
+
+    Raises:
+        UserError: the image is larger than the canvas.
+    """
     if not 0 < image_size <= canvas_size:
-        raise ValueError(f"an image of {image_size} pixels does not fit a canvas of {canvas_size}")
+        raise UserError(
+            "The image lies inside the network's input.",
+            f"The images are {image_size} pixels wide, the input {canvas_size}.",
+            "Choose a network with a larger input, for example --network resnet18 (224).",
+        )
     extra = canvas_size - image_size
     before, after = (extra + 1) // 2, extra // 2
     return before, after, before, after
+
+
+def scaled(pixels: int, canvas_size: int) -> int:
+    """A length that papers and flags give for an input of 224 pixels, for an input of `canvas_size`; at least 1."""
+    return max(1, round(pixels * canvas_size / 224))
+
+
+def evp_sizes(
+    canvas_size: int, prompt_size: int = 30, image_size: int | None = None, on_top: bool = False
+) -> tuple[int, int]:
+    """The side of EVP's image and the width of its frame, in pixels of a network's input of `canvas_size`.
+
+    Args:
+        prompt_size: width of the frame, in pixels of an input of 224.
+        image_size: side of the image, in pixels of an input of 224. None: what the frame leaves, or all of the canvas
+            where the frame lies `on_top` of the image.
+
+    Raises:
+        UserError: no pixel is left for the image.
+    """
+    width = scaled(prompt_size, canvas_size)
+    if image_size:
+        margin, odd = divmod(224 - image_size, 2)
+        size = canvas_size - 2 * round(margin * canvas_size / 224) - odd
+    else:
+        size = canvas_size if on_top else canvas_size - 2 * width
+    if size < 1:
+        raise UserError(
+            f"--prompt-size {prompt_size} --image-size {image_size}: they are for an input of 224 pixels.",
+            f"In this model's {canvas_size} they leave no pixel for the image.",
+            "Choose a smaller --prompt-size or a larger --image-size.",
+        )
+    return size, width

@@ -14,10 +14,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.common.command import run_command  # first, for Ctrl-C during the imports
-
-# isort: split
-
 import argparse
 import os
 import tempfile
@@ -34,14 +30,15 @@ import torchvision
 from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.transforms import v2
 
 from algorithms.label_mapping import count_predictions, frequency_label_mapping
 from algorithms.training import evaluate, train_one_epoch
 from data.folder import Folder
-from data.loaders import build_loaders
-from data.transforms import Transform
+from data.loaders import build_data
 from errors import unknown_name
-from models.networks import Network, find_network, placed
+from models.networks import Execution, Network, find_network
+from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
 from tools.common.args import Parser, add_machine_flags, resolve_precision
@@ -68,19 +65,18 @@ class Side:
     def __init__(self, path: str, name: str, size: int, folder: Path, args: argparse.Namespace):
         torch.manual_seed(0)
         row, plain = find_network(name), path == "plain"
-        network = Network(ARCHITECTURES[name](), row, frozen=True, precision=args.precision)
-        prompt = ExpansiveVisualPrompt(size, row.input_size)
-        placed(network, args.device, plain, compiled=path == "compiled")
-        self.model = Prompted(prompt, network, CLASSES).to(args.device)
-        self.model.share = path == "fast"
-        self.model.set_mapping(torch.arange(CLASSES))
+        run = Execution(args.device, args.precision, plain, compile=path == "compiled", share_border=path == "fast")
+        network = Network(ARCHITECTURES[name](), row, run, frozen=True, setup={})
+        prompt, mapping = ExpansiveVisualPrompt(size, row.input_size), SelectLabels(CLASSES)
+        mapping.set(torch.arange(CLASSES))
+        self.model = Prompted(prompt, network, mapping)
         self.optimizer = torch.optim.Adam(prompt.parameters(), lr=0.01)
         self.scaler = torch.amp.GradScaler(args.device.type, enabled=args.precision == "float16")
         how = {name: getattr(args, name) for name in ("batch_size", "device", "workers", "gpu_cache_fraction")}
         how["cache_folder"] = None if plain else folder / ".cache"
-        photographs, same = Folder().read(folder, "photographs"), Transform(size)
-        self.loaders = build_loaders(photographs, train_transform=same, eval_transform=same, **how)
-        self.batches = list(islice(cycle(self.loaders.train), args.steps))
+        resize = [v2.Resize((size, size))]
+        self.data = build_data(Folder().read(folder, "photographs"), train=resize, eval=resize, **how)
+        self.batches = list(islice(cycle(self.data.train), args.steps))
 
     def training(self, batches=None) -> None:
         train_one_epoch(self.model, batches or self.batches, self.optimizer, self.scaler)
@@ -89,13 +85,13 @@ class Side:
         return count_predictions(self.model.source_logits, batches or self.batches, 1000, CLASSES)
 
     def epoch(self) -> None:
-        self.model.set_mapping(frequency_label_mapping(self.forward(self.loaders.train)))
-        self.training(self.loaders.train)
-        evaluate(self.model, self.loaders.test)
+        self.model.mapping.set(frequency_label_mapping(self.forward(self.data.train)))
+        self.training(self.data.train)
+        evaluate(self.model, self.data.test)
 
     def loading(self) -> None:
         """What an epoch reads."""
-        for loader in (self.loaders.train, self.loaders.train, self.loaders.test):
+        for loader in (self.data.train, self.data.train, self.data.test):
             for _ in loader:
                 pass
 
@@ -121,8 +117,8 @@ def main(argv: list[str] | None = None) -> list[dict]:
     cases = [case for case in CASES if args.network in (None, case[0]) and args.image_size in (None, case[1])]
     if not cases:
         cases = [(name, args.image_size) for name in ([args.network] if args.network else ARCHITECTURES)]
-    for name, size in cases:
-        find_network(name).require(f"--image-size {size}", size, CLASSES)
+    for _, size in cases:
+        ExpansiveVisualPrompt(size, 224)  # refuses a larger image
 
     peak = multiplication_peak(args.device)
     print(f"{args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.precision};", end=" ")
@@ -152,10 +148,10 @@ def speed(name: str, size: int, folder: Path, args: argparse.Namespace, peak: fl
         row = {"network": name, "image_size": size, "phase": phase, "ratio": seconds["plain"] / seconds["fast"]}
         row |= {path: time if phase == "epoch" else images / time for path, time in seconds.items()}
         if phase == "training":
-            row["dense_share_of_peak"] = image_flops(sides["plain"]) * row["dense"] / peak
+            row["dense_fraction_of_peak"] = image_flops(sides["plain"]) * row["dense"] / peak
         if phase == "epoch":
             loading = by_turns({"fast": sides["fast"].loading}, args.repeat, args.device)
-            row["loading_share"] = loading["fast"] / seconds["fast"]
+            row["loading_fraction"] = loading["fast"] / seconds["fast"]
         rows.append(row)
     return rows
 
@@ -177,9 +173,9 @@ def line(row: dict) -> str:
     for path in ("plain", "dense", "fast", "compiled"):
         text += f"  {path} {row[path]:7.2f}" if path in row else ""
     text += f"  {'s' if row['phase'] == 'epoch' else 'images/s':9} {row['ratio']:5.2f} times"
-    if "dense_share_of_peak" in row:
-        text += f"; dense at {row['dense_share_of_peak']:.0%} of matrix multiplication"
-    return text + (f"; loading {row['loading_share']:.1%}" if "loading_share" in row else "")
+    if "dense_fraction_of_peak" in row:
+        text += f"; dense at {row['dense_fraction_of_peak']:.0%} of matrix multiplication"
+    return text + (f"; loading {row['loading_fraction']:.1%}" if "loading_fraction" in row else "")
 
 
 def by_turns(runs: dict[str, Callable], repeat: int, device: torch.device) -> dict[str, float]:

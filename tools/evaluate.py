@@ -6,19 +6,15 @@
     python tools/evaluate.py --checkpoint FILE --network resnet18 --dataset flowers102
 
 OTHER is a data set with the same class names, a folder of yours, say. --corruptions takes a folder of CIFAR-10-C or
-CIFAR-100-C, whose labels count the classes in alphabetical order. --output keeps the result: typed again, the file is
-told of. (results_table.py --metric corruptions reads those called corruptions.json.) The last form is for a checkpoint
-of the original ILM-VP repository, which does not say what it belongs to.
+CIFAR-100-C, whose labels count the classes in alphabetical order. --output keeps the result: when the same command is
+typed again, it prints what the file holds. (results_table.py --metric corruptions reads files called corruptions.json.)
+The last form is for a checkpoint of the original ILM-VP repository, which does not say what it belongs to.
 """
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from tools.common.command import run_command  # first, for Ctrl-C during the imports
-
-# isort: split
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,9 +28,10 @@ from data.catalog import find_dataset
 from data.corruptions import read_corruptions
 from data.loaders import build_loader
 from data.splits import Split, Splits
-from data.transforms import restore_transform
+from data.transforms import restore_transforms
 from errors import UserError
-from models.restore import default_transform, restore
+from models.networks import Execution
+from models.restore import default_transforms, restore
 from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
 from tools.common.checkpoint import open_checkpoint
 from tools.common.files import read_json, write_json
@@ -61,13 +58,13 @@ def main(argv: list[str] | None = None) -> dict:
         return kept
     dataset = find_dataset(setup["dataset"])
     splits = dataset.read()
-    setup = {"transform": default_transform(setup, dataset.image_size), **setup}
+    setup = {"image_size": dataset.image_size, **setup}
     test = in_order_of(checkpoint, setup, splits)
     setup.setdefault("class_names", splits.class_names)
     alphabetical = sorted(setup["class_names"])
     corrupted = read_corruptions(args.corruptions, len(alphabetical)) if args.corruptions else {}
-    transform = restore_transform(setup, None)
-    model = restore(checkpoint, setup, image_size=transform.side, device=args.device, precision=precision)
+    model = restore(checkpoint, setup, Execution(args.device, precision))
+    transforms = restore_transforms(setup) or default_transforms(setup)
     cached = {
         "batch_size": args.batch_size,
         "device": args.device,
@@ -76,13 +73,13 @@ def main(argv: list[str] | None = None) -> dict:
         "cache_folder": cfg.data_path / ".cache",
     }
 
-    result = evaluate(model, build_loader(test, transform, f"{splits.name} test", **cached), description="test")
+    result = evaluate(model, build_loader(test, transforms, f"{splits.name} test", **cached), description="test")
     result["test_size"] = len(test)
     print(f"{setup['network']} on {setup['dataset']}, {args.checkpoint}: loss {result['loss']:.4f}")
     if corrupted:
         accuracies = {
             name: [
-                evaluate(model, build_loader(split, transform, name, **cached), description=f"{name} {severity}")["acc"]
+                evaluate(model, build_loader(split, transforms, name, **cached), description=f"{name} {severity}")["acc"]
                 for severity, split in enumerate((renumbered(s, alphabetical, setup) for s in severities), start=1)
             ]
             for name, severities in corrupted.items()

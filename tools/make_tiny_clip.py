@@ -13,19 +13,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.common.command import run_command  # first, for Ctrl-C during the imports
-
-# isort: split
-
 import open_clip
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 import cfg
 from algorithms.training import cosine_schedule, fit
 from data.catalog import find_dataset
-from data.loaders import build_loaders
-from data.transforms import Transform
+from data.loaders import build_data
 from errors import UserError
 from models.clip import TEMPLATES, text_prompts, tokens_of
 from tools.common.args import Parser
@@ -71,19 +67,20 @@ def main(argv: list[str] | None = None) -> dict:
     except OSError as error:
         found = f"It cannot be made: {error}"
         raise UserError(f"{args.folder}: the folder for the two files.", found, "Give another folder.") from None
-    transform = Transform(ARCHITECTURE["vision_cfg"]["image_size"], shorter=True, bicubic=True)
-    how = {"batch_size": 32, "device": torch.device("cpu"), "workers": 0, "cache_folder": cfg.data_path / ".cache"}
-    loaders = build_loaders(splits, train_transform=transform, eval_transform=transform, **how)
+    side, device = ARCHITECTURE["vision_cfg"]["image_size"], torch.device("cpu")
+    transforms = [v2.Resize(side, v2.InterpolationMode.BICUBIC), v2.CenterCrop(side)]
+    how = {"batch_size": 32, "device": device, "workers": 0, "cache_folder": cfg.data_path / ".cache"}
+    data = build_data(splits, train=transforms, eval=transforms, **how)
 
     torch.manual_seed(args.seed)
-    prepare_device(how["device"])
+    prepare_device(device)
     clip = open_clip.CLIP(**ARCHITECTURE)
     tokenize = open_clip.SimpleTokenizer(context_length=clip.context_length)
     tokens = tokens_of(text_prompts(TEMPLATES, splits.class_names), tokenize)
     model = TextClassifier(clip, tokens.view(len(TEMPLATES), len(splits.class_names), -1))
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.1)
-    scheduler = cosine_schedule(optimizer, args.epoch * len(loaders.train), warmup=len(loaders.train))
+    scheduler = cosine_schedule(optimizer, args.epoch * len(data.train), warmup=len(data.train))
     scaler, record = torch.amp.GradScaler("cpu", enabled=False), {}
 
     def tell(epoch: int, numbers: dict) -> None:
@@ -91,7 +88,7 @@ def main(argv: list[str] | None = None) -> dict:
         print(Log.line(record, args.epoch), flush=True)
 
     fitting = {"epochs": args.epoch, "seed": args.seed, "scaler": scaler, "schedule_steps": True, "on_epoch_end": tell}
-    fit(model, loaders, optimizer, scheduler, **fitting)
+    fit(model, data, optimizer, scheduler, **fitting)
     config, weights = args.folder / "tiny-clip.json", args.folder / "tiny-clip.pt"
     write_json(config, ARCHITECTURE)
     write_whole(weights, lambda file: torch.save(clip.state_dict(), file))

@@ -8,18 +8,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.common.command import run_command  # first, for Ctrl-C during the imports
-
-# isort: split
-
 import numpy as np
 import torch
 
 from data.catalog import find_dataset
 from data.loaders import build_loader
 from data.splits import ImageFiles, whole
-from data.transforms import restore_transform
-from models.restore import default_transform, restore
+from data.transforms import restore_transforms
+from models.networks import Execution
+from models.restore import default_transforms, restore
 from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
 from tools.common.checkpoint import open_checkpoint
 
@@ -35,15 +32,14 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[str, float]]]:
     precision = resolve_precision(args.precision, args.device)
     checkpoint, setup = open_checkpoint(args)
     if "class_names" not in setup:  # a foreign checkpoint: only the data set knows what its classes are called
-        dataset = find_dataset(setup["dataset"])
-        transform = default_transform(setup, dataset.image_size)
-        setup |= {"class_names": dataset.read().class_names, "transform": transform}
-    transform, class_names = restore_transform(setup, None), setup["class_names"]
+        dataset = find_dataset(setup["dataset"]).read()
+        setup |= {"class_names": dataset.class_names, "image_size": dataset.image_size}
+    class_names = setup["class_names"]
+    transforms = restore_transforms(setup) or default_transforms(setup)
+    model = restore(checkpoint, setup, Execution(args.device, precision))
     images = whole(ImageFiles(Path(), args.image), np.zeros(len(args.image)))
-    loader = build_loader(
-        images, transform, "your images", batch_size=32, device=args.device, workers=0, cache_folder=None
-    )
-    model = restore(checkpoint, setup, image_size=transform.side, device=args.device, precision=precision)
+    how = {"batch_size": 32, "device": args.device, "workers": 0, "cache_folder": None}
+    loader = build_loader(images, transforms, "your images", **how)
     probabilities = torch.cat([model(batch).softmax(1).cpu() for batch, _ in loader])
     found = {}
     for file, row in zip(args.image, probabilities, strict=True):

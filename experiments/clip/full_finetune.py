@@ -11,47 +11,32 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.common.command import run_command  # first, for Ctrl-C during the imports
-
-# isort: split
-
 import torch
+from torchvision.transforms import v2
 
 from algorithms.distributed import synchronise_batch_norm
-from algorithms.training import cosine_schedule, fit
-from data.catalog import find_dataset
-from data.loaders import build_loaders
-from data.transforms import Transform
+from algorithms.training import cosine_schedule
+from data.loaders import load_data, read_dataset
 from models.clip import load_image_encoder
-from models.clip_source import find_clip
+from models.visual_prompt import scaled
 from tools.common.args import clip_parser
-from tools.common.flag_types import scaled
-from tools.common.run import Run
+from tools.common.run import run_experiment
+
+parser = clip_parser(__file__, __doc__, lr=1e-5)
 
 
-def main(argv: list[str] | None = None) -> dict:
-    parser = clip_parser(__file__, __doc__, lr=1e-5)
-    args = parser.parse_args(argv)
-    dataset, row = find_dataset(args.dataset), find_clip(args.clip_model, args.pretrained, args.clip_config)
-    with Run(args, parser) as run:
-        if run.result:
-            return run.report()
-        splits = dataset.read(**run.selection)
-        larger = {"size": scaled(256, row.input_size), "crop": row.input_size}
-        train_transform = Transform(**larger, random=True, **row.preprocessing)
-        eval_transform = Transform(row.input_size, **row.preprocessing)
-        loading = run.loading(dataset.batch_size)
-        loaders = build_loaders(splits, train_transform=train_transform, eval_transform=eval_transform, **loading)
-        model = load_image_encoder(row, num_classes=len(splits.class_names), frozen=False, **run.placement)
-        model = synchronise_batch_norm(model, run.device)
-
-        optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.1, fused=True)
-        scheduler = cosine_schedule(optimizer, args.epoch * len(loaders.train))
-        parts = {"network_dict": model, "optimizer_dict": optimizer, "scheduler_dict": scheduler}
-        run.track(splits, eval_transform, row.settings(), **parts)
-        fit(model, loaders, optimizer, scheduler, schedule_steps=True, **run.fitting)
-        return run.finish()
+def train(args, run):
+    dataset = read_dataset(args.dataset, run)
+    network = load_image_encoder(args, run, num_classes=dataset.num_classes, frozen=False)
+    size, resize = network.input_size, network.preprocess[0]
+    larger = v2.Resize([scaled(256, size)] * len(resize.size), resize.interpolation)
+    diverse = [larger, v2.RandomCrop(size), v2.RandomHorizontalFlip()]
+    data = load_data(dataset, run, train=diverse, eval=network.preprocess)
+    model = synchronise_batch_norm(network, run.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.1, fused=True)
+    scheduler = cosine_schedule(optimizer, args.epoch * len(data.train))
+    return run.fit(model, data, optimizer, scheduler, schedule_steps=True)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_experiment(train, parser)

@@ -12,44 +12,30 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.common.command import run_command  # first, for Ctrl-C during the imports
-
-# isort: split
-
 import torch
+from torchvision.transforms import v2
 
 from algorithms.distributed import synchronise_batch_norm
-from algorithms.training import fit
-from data.catalog import find_dataset
-from data.loaders import build_loaders
-from data.transforms import Transform
-from models.networks import find_network, load_network
+from data.loaders import load_data, read_dataset
+from models.networks import load_network
 from tools.common.args import experiment_parser
-from tools.common.run import Run
+from tools.common.run import run_experiment
+
+parser = experiment_parser(__file__, __doc__, lr=1e-4)
 
 
-def main(argv: list[str] | None = None) -> dict:
-    parser = experiment_parser(__file__, __doc__, lr=1e-4)
-    args = parser.parse_args(argv)
-    dataset, row = find_dataset(args.dataset), find_network(args.network)
-    with Run(args, parser) as run:
-        if run.result:
-            return run.report()
-        splits = dataset.read(**run.selection)
-        resized = round(row.input_size * 256 / 224)
-        train_transform = Transform(resized, crop=row.input_size, random=True)
-        eval_transform = Transform(resized, crop=row.input_size)
-        loading = run.loading(dataset.batch_size)
-        loaders = build_loaders(splits, train_transform=train_transform, eval_transform=eval_transform, **loading)
-        model = load_network(args.network, num_classes=len(splits.class_names), frozen=False, **run.placement)
-        model = synchronise_batch_norm(model, run.device)
-
-        optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, weight_decay=5e-4, fused=True)
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epoch)
-        run.track(splits, eval_transform, network_dict=model, optimizer_dict=optimizer, scheduler_dict=scheduler)
-        fit(model, loaders, optimizer, scheduler, **run.fitting)
-        return run.finish()
+def train(args, run):
+    dataset = read_dataset(args.dataset, run)
+    network = load_network(args.network, run, num_classes=dataset.num_classes, frozen=False)
+    size = network.input_size
+    resize = v2.Resize((round(size * 256 / 224), round(size * 256 / 224)))
+    diverse = [resize, v2.RandomCrop(size), v2.RandomHorizontalFlip()]
+    data = load_data(dataset, run, train=diverse, eval=[resize, v2.CenterCrop(size)])
+    model = synchronise_batch_norm(network, run.device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, weight_decay=5e-4, fused=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epoch)
+    return run.fit(model, data, optimizer, scheduler)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_experiment(train, parser)

@@ -5,9 +5,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-
-import torch
-from torchvision.datasets.utils import calculate_md5
+from typing import Any
 
 import cfg
 from errors import UserError
@@ -18,12 +16,11 @@ from tools.common.flag_types import (
     positive_float,
     positive_int,
     precision,
-    scaled,
     seed_number,
-    share,
     tag_or_file,
     text_template,
     whole_number_in,
+    zero_or_fraction,
 )
 
 
@@ -57,20 +54,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
-    """--device, --precision, --workers; their defaults are cfg.py's."""
-    parser.add_argument(
-        "--device", type=device, default=cfg.device, help="auto, cpu, cuda, cuda:1, mps; default %(default)s"
-    )
-    parser.add_argument(
-        "--precision",
-        type=precision,
-        default=cfg.precision,
-        help="float32, bfloat16, float16, or auto: float16 on CUDA, float32 elsewhere; default %(default)s",
-    )
+    """--device, --precision, --workers, --gpu-cache-fraction; their defaults are cfg.py's."""
+    which = "auto, cpu, cuda, cuda:1, mps; default %(default)s"
+    parser.add_argument("--device", type=device, default=cfg.device, help=which)
+    types = "float32, bfloat16, float16, or auto: float16 on CUDA, float32 elsewhere; default %(default)s"
+    parser.add_argument("--precision", type=precision, default=cfg.precision, help=types)
     workers = "processes that decode images where there is no cache, or auto; default %(default)s"
     parser.add_argument("--workers", type=auto_or_whole_number, default=cfg.workers, help=workers)
-    gpu = "decoded images stay on the GPU up to this share of its free memory, in [0,1]; default %(default)s"
-    parser.add_argument("--gpu-cache-fraction", type=share, default=cfg.gpu_cache_fraction, help=gpu)
+    gpu = "decoded images stay on the GPU up to this fraction of its free memory, in [0,1]; default %(default)s"
+    parser.add_argument("--gpu-cache-fraction", type=zero_or_fraction, default=cfg.gpu_cache_fraction, help=gpu)
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
@@ -82,11 +74,11 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     add_machine_flags(parser)
 
 
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """`auto` made definite.
+def resolve_precision(precision: str, device) -> str:
+    """`auto` made definite for a torch.device.
 
     Raises:
-        UserError: float16 asked for where its gradients cannot be scaled.
+        UserError: float16 is asked for where its gradients cannot be scaled.
     """
     if precision == "auto":
         return "float16" if device.type == "cuda" else "float32"
@@ -99,28 +91,25 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def experiment_parser(
-    file: str, doc: str, *, lr: float | None, epoch: int = 200, seed: int = 7, batch_size: int | None = None
-) -> Parser:
-    """The flags of every experiment on ImageNet networks; a script adds its own and calls `parse_args(argv)`.
-
-    The namespace also holds `method` (folder/script) and `command` (to be typed again).
+def experiment_parser(file: str, doc: str, *, lr: float | None, **defaults: Any) -> Parser:
+    """The flags of every experiment on ImageNet networks. A script adds its own.
 
     Args:
+        file, doc: the script's `__file__` and `__doc__`.
         lr: the learning rate; None where nothing learns.
-        epoch, seed, batch_size: defaults; a batch_size of None is the data set's own.
+        defaults: `epoch`, `seed` and `batch_size` where they differ from 200, 7 and the data set's own (None).
     """
     parser = Parser(file, doc)
-    parser.add_argument("--network", required=True, help="a row of README's table of networks, or timm:NAME")
-    _add_experiment_flags(parser, lr, epoch, seed, batch_size)
+    parser.add_argument("--network", required=True, help="a row of the table of networks (README), or timm:NAME")
+    _add_experiment_flags(parser, lr, **{"epoch": 200, "seed": 7, "batch_size": None} | defaults)
     return parser
 
 
-def clip_parser(file: str, doc: str, **defaults) -> Parser:
-    """`experiment_parser` for CLIP: three flags name the model; the namespace's `network` is their short form."""
+def clip_parser(file: str, doc: str, *, lr: float | None, **defaults: Any) -> Parser:
+    """`experiment_parser` for CLIP: three flags name the model. The namespace's `network` is their short form."""
     parser = Parser(file, doc)
     add_clip_flags(parser, "ViT-B-32-quickgelu", "openai")
-    _add_experiment_flags(parser, **{"epoch": 200, "seed": 7, "batch_size": None} | defaults)
+    _add_experiment_flags(parser, lr, **{"epoch": 200, "seed": 7, "batch_size": None} | defaults)
     return parser
 
 
@@ -128,15 +117,16 @@ def add_clip_flags(parser: argparse.ArgumentParser, model: str | None, pretraine
     """--clip-model, --pretrained, --clip-config: which CLIP."""
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--clip-model", default=model, help="a model of open_clip; default %(default)s")
-    parser.add_argument(
-        "--pretrained", type=tag_or_file, default=pretrained, help="its weights: a tag or a file; default %(default)s"
-    )
+    weights = "its weights: a tag or a file; default %(default)s"
+    parser.add_argument("--pretrained", type=tag_or_file, default=pretrained, help=weights)
     own = "a JSON file with the model's architecture, instead of --clip-model; --pretrained is then a file"
     which.add_argument("--clip-config", type=tag_or_file, help=own)
 
 
 def clip_name(model: str, pretrained: str, config: str | None) -> str:
-    """What folders and receipts call a CLIP; a file's name is followed by the start of its md5, for what is in it."""
+    """What folders and receipts call a CLIP. After a file's name stands the start of its md5."""
+    from torchvision.datasets.utils import calculate_md5  # late: slow to import, and seldom needed
+
     architecture = Path(config).stem if config else model
     if not os.path.isfile(pretrained):
         return f"{architecture}-{pretrained}"
@@ -152,59 +142,30 @@ def add_template_flag(parser: argparse.ArgumentParser, usual: str) -> None:
 
 def add_mapping_flags(parser: argparse.ArgumentParser) -> None:
     """--mapping-interval and --mapping-source, of iterative label mapping."""
-    parser.add_argument(
-        "--mapping-interval", type=positive_int, default=1, help="re-map every so many epochs; default 1"
-    )
-    source = "predictions the map is made from: of a pass of its own, or of the epoch's training before; default pass"
+    interval = "make the map again every so many epochs; default 1"
+    parser.add_argument("--mapping-interval", type=positive_int, default=1, help=interval)
+    source = "predictions that the map is made from: of a pass of its own, or of the last epoch's training; default pass"
     parser.add_argument("--mapping-source", choices=("pass", "train"), default="pass", help=source)
 
 
 def add_evp_flags(parser: argparse.ArgumentParser) -> None:
     """EVP's sizes and ablations (TMLR 2024)."""
-    parser.add_argument(
-        "--placement", choices=("pad", "add"), default="pad", help="frame around the shrunken image, or on top of it"
-    )
-    norm = "what the gradient is divided by; default l2, whose learning rate the default is"
+    where = "frame around the shrunken image, or on top of it; default pad"
+    parser.add_argument("--placement", choices=("pad", "add"), default="pad", help=where)
+    norm = "what the gradient is divided by; the default learning rate is for l2, the default"
     parser.add_argument("--gradient-norm", choices=("l2", "l1", "linf", "none"), default="l2", help=norm)
     parser.add_argument("--no-diversity", action="store_true", help="no random crop and flip in training")
-    parser.add_argument(
-        "--prompt-size",
-        type=whole_number_in(1, 111),
-        default=30,
-        help="width of the frame, in pixels of an input of 224; default 30",
-    )
-    size = (
-        "side of the image, in pixels of an input of 224; default: what the frame leaves, or with --placement add all"
-    )
-    parser.add_argument("--image-size", type=whole_number_in(1, 224), help=size)
-
-
-def evp_geometry(args: argparse.Namespace, canvas_size: int) -> tuple[int, int]:
-    """Side of EVP's image and width of its frame, in pixels of a network's input of `canvas_size`.
-
-    Raises:
-        UserError: the frame leaves no image.
-    """
-    width = scaled(args.prompt_size, canvas_size)
-    if args.image_size:
-        margin, odd = divmod(224 - args.image_size, 2)
-        size = canvas_size - 2 * round(margin * canvas_size / 224) - odd
-    else:
-        size = canvas_size if args.placement == "add" else canvas_size - 2 * width
-    if size < 1:
-        raise UserError(
-            f"--prompt-size {args.prompt_size} --image-size {args.image_size}: they are for an input of 224 pixels.",
-            f"In this model's {canvas_size} they leave no pixel for the image.",
-            "Choose a smaller --prompt-size or a larger --image-size.",
-        )
-    return size, width
+    width = "width of the frame, in pixels of an input of 224; default 30"
+    parser.add_argument("--prompt-size", type=whole_number_in(1, 111), default=30, help=width)
+    side = "side of the image, in pixels of an input of 224; default: what the frame leaves, with --placement add all"
+    parser.add_argument("--image-size", type=whole_number_in(1, 224), help=side)
 
 
 def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: int, batch_size: int | None) -> None:
-    parser.add_argument("--dataset", required=True, help="a row of README's table of data sets, or your folder's name")
-    parser.add_argument(
-        "--seed", type=seed_number, default=seed, help="of everything that is drawn at random; default %(default)s"
-    )
+    name = "a row of the table of data sets (docs/data.md), or your folder's name"
+    parser.add_argument("--dataset", required=True, help=name)
+    drawn = "of everything that is drawn at random; default %(default)s"
+    parser.add_argument("--seed", type=seed_number, default=seed, help=drawn)
     if lr is None:
         parser.set_defaults(epoch=0, shots=None, train_fraction=None, val_fraction=None)
     else:
@@ -213,9 +174,10 @@ def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: in
     parser.add_argument("--batch-size", type=positive_int, default=batch_size, help=f"images; default: {own}")
     plain = "no folding, no shared border, no cache of pixels: the slow reference"
     parser.add_argument("--plain", action="store_true", help=plain)
-    parser.add_argument(
-        "--compile", action="store_true", help="torch.compile for the network; its border is not shared"
-    )
+    compiled = "torch.compile for the network; no border is shared then"
+    parser.add_argument("--compile", action="store_true", help=compiled)
+    border = "compute the border of the prompted images once a batch; default: on the CPU, not on CUDA"
+    parser.add_argument("--share-border", action=argparse.BooleanOptionalAction, help=border)
     parser.add_argument("--fresh", action="store_true", help="start over, even if this run has a checkpoint")
     add_machine_flags(parser)
     parser.set_defaults(method=f"{parser.file.parent.name}/{parser.file.stem}")
@@ -226,7 +188,6 @@ def _add_training_flags(parser: Parser, lr: float, epoch: int) -> None:
     parser.add_argument("--lr", type=positive_float, default=lr, help="learning rate at the start; default %(default)s")
     fewer = parser.add_mutually_exclusive_group()
     fewer.add_argument("--shots", type=positive_int, help="train on this many images a class")
-    fewer.add_argument("--train-fraction", type=fraction, help="train on this share of each class, in (0,1]")
-    parser.add_argument(
-        "--val-fraction", type=fraction, help="share of train cut off for validation where there is no such split"
-    )
+    fewer.add_argument("--train-fraction", type=fraction, help="train on this fraction of each class, in (0,1]")
+    held = "fraction of the training images that is cut off for validation, where there is no such split; in (0,1]"
+    parser.add_argument("--val-fraction", type=fraction, help=held)

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole with the one before kept, read without executing anything, refused where damaged."""
+"""Checkpoints: written whole, with the previous one kept; read without executing anything; refused where damaged."""
 
 import argparse
 import os
@@ -29,13 +29,13 @@ def states(parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def restore(parts: dict[str, Any], checkpoint: dict) -> None:
-    """Gives each part, in place, what `states` took of it."""
+    """Loads into each part what `states` took from it."""
     for key, part in parts.items():
         part.copy_(checkpoint[key]) if isinstance(part, Tensor) else part.load_state_dict(checkpoint[key])
 
 
 def load_latest(path: Path, hint: str) -> tuple[dict | None, Path]:
-    """The checkpoint at `path`, or where that is damaged or gone the previous one, and which it is; None without any.
+    """The checkpoint at `path` and its file, or the previous one where that is damaged or missing; None where none is.
 
     Raises:
         UserError: the only checkpoint is damaged, or both are.
@@ -64,7 +64,7 @@ def load_checkpoint(path: Path, hint: str) -> dict:
     """
     asked = f"{path}: a checkpoint is needed."
     try:
-        if zipfile.is_zipfile(path):  # torch does not compare all checksums; checkpoints older than 2020 have none
+        if zipfile.is_zipfile(path):  # torch does not compare all checksums; files from before 2020 are no archives
             with zipfile.ZipFile(path) as archive:
                 if damaged := archive.testzip():
                     raise ValueError(f"the checksum of {damaged} is wrong")
@@ -88,11 +88,11 @@ def open_checkpoint(args: argparse.Namespace) -> tuple[dict, dict]:
     """Reads --checkpoint; says what it belongs to.
 
     Args:
-        args: the flags of `add_checkpoint_flags`. Those that name a network and a data set are needed where the
-            checkpoint does not name them; for CLIP they also say where its weights lie now.
+        args: the flags of `add_checkpoint_flags`. Those for the network and the data set are needed where the checkpoint
+            does not name them. For CLIP they also say where its weights lie now.
 
     Returns:
-        The checkpoint, and its setup: `network` (or `clip`), `dataset`, and if it is one of ours what the run tracked.
+        The checkpoint, and its setup: `network` (or `clip`), `dataset`, and the rest of what a run of ours saved there.
 
     Raises:
         UserError: no such checkpoint, a name is missing, or the network is another one than the checkpoint's.

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed. One process of a run writes them."""
+"""Files that are whole or not there: written under a temporary name, then renamed. One process of a run writes them."""
 
 import json
 import os
@@ -18,10 +18,10 @@ from tools.common.processes import is_first
 def write_whole(path: Path, write: Callable[[Path], object], keep: Path | None = None) -> None:
     """Lets `write` make a temporary file and renames it to `path`; a crash leaves the old file as it was.
 
-    Nothing is written by other processes of a run than its first.
+    Only the first process of a run writes.
 
     Args:
-        keep: where the old file is moved to; after a crash it may be there, and none at `path`.
+        keep: where the old file is moved to. After a crash it may be there, and none at `path`.
 
     Raises:
         RunError: the file cannot be written (disk full, no permission).
@@ -47,7 +47,7 @@ def write_whole(path: Path, write: Callable[[Path], object], keep: Path | None =
 
 @contextmanager
 def own_folder(path: Path) -> Iterator[None]:
-    """Makes a run's folder and holds the lock in it, for this process and those that carry out the run with it.
+    """Makes a run's folder and holds the lock in it, for all processes that carry out this run.
 
     Raises:
         UserError: another process has it, or it cannot be made.
@@ -78,7 +78,7 @@ def own_folder(path: Path) -> Iterator[None]:
 
 
 def empty_folder(path: Path) -> None:
-    """Deletes all that is in a folder of `own_folder`, but its lock."""
+    """Deletes everything in a folder of `own_folder` except its lock."""
     for entry in path.iterdir() if is_first() else ():
         if entry.name != ".lock":
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -95,7 +95,7 @@ def unwritable(path: Path, error: Exception) -> RunError:
     free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else None
     reason = str(error).splitlines()[0]
     if free is not None and free < 2**16 and not isinstance(error, OSError):
-        reason = "No space left on device"  # torch's words are of its own positions in the file
+        reason = "No space left on device"  # torch speaks of positions in the file instead
     room = "no folder" if free is None else f"{free / 1e6:.1f} MB are free there"
     return RunError(
         f"{path} has to be written.",

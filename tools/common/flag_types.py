@@ -5,47 +5,28 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from tools.common.processes import launched
 
 
-def positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 is needed, not {text!r}")
-    return int(text)
+def whole_number_in(least: int, most: float = float("inf")) -> Callable[[str], int]:
+    """The type of a whole number from `least` to `most`."""
+    limits = f"from {least}" + (f" to {most}" if most < float("inf") else "")
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"a whole number {limits} is needed, not {text!r}")
+        return int(text)
+
+    return convert
 
 
-def whole_number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a whole number from 0 is needed, not {text!r}")
-    return int(text)
+whole_number, positive_int = whole_number_in(0), whole_number_in(1)
 
 
 def auto_or_whole_number(text: str) -> int | None:
     if text != "auto" and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"auto or a whole number from 0 is needed, not {text!r}")
     return None if text == "auto" else int(text)
-
-
-def share(text: str) -> float:
-    return 0.0 if text.strip("0") in ("", ".") else fraction(text)
-
-
-def whole_number_in(least: int, most: int) -> Callable[[str], int]:
-    """The type of a whole number from `least` to `most`."""
-
-    def convert(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"a whole number from {least} to {most} is needed, not {text!r}")
-        return int(text)
-
-    return convert
-
-
-def scaled(pixels: int, canvas_size: int) -> int:
-    """A length that papers and flags give for an input of 224 pixels, for an input of `canvas_size`; at least 1."""
-    return max(1, round(pixels * canvas_size / 224))
 
 
 def seed_number(text: str) -> int:
@@ -66,12 +47,18 @@ def positive_float(text: str) -> float:
 
 def fraction(text: str) -> float:
     if positive_float(text) > 1:
-        raise argparse.ArgumentTypeError(f"a share above 0 and at most 1 is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"a fraction above 0 and at most 1 is needed, not {text!r}")
     return float(text)
 
 
-def device(text: str) -> torch.device:
-    """`auto` is CUDA where there is one; one that is not there is refused. With torchrun each process has its own."""
+def zero_or_fraction(text: str) -> float:
+    return 0.0 if text.strip("0") in ("", ".") else fraction(text)
+
+
+def device(text: str):
+    """The torch.device. `auto` is CUDA where there is one; with torchrun each process has its own GPU."""
+    import torch  # late: a misspelt flag should not wait for it
+
     if text == "auto":
         text = "cuda" if torch.cuda.is_available() else "cpu"
     if launched() and text != "cpu":

@@ -20,7 +20,7 @@ class Log:
         self.records: list[dict] = []
 
     def read(self) -> None:
-        """Takes up what an earlier start wrote, up to a line that was cut off in the middle."""
+        """Reads what an earlier start wrote, up to a line that was cut off in the middle."""
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []:
             try:
                 record = json.loads(line)
@@ -31,7 +31,7 @@ class Log:
             self.records.append(record)
 
     def keep(self, epochs: int) -> None:
-        """Drops what was logged after the checkpoint: those epochs are trained again.
+        """Drops the epochs after the checkpoint: they are trained again.
 
         Raises:
             UserError: epochs before the checkpoint are missing, so that the run could not be summed up.

@@ -6,27 +6,27 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-
-import torch
-import torchvision
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def prepare_device(device: torch.device) -> None:
-    """Settings that make steps of one shape, repeated, fast: all steps of a run but the last of an epoch are."""
+def prepare_device(device) -> None:
+    """Settings of a torch.device that make steps of one shape fast. All steps of an epoch but the last have one shape."""
     if device.type == "cpu":
         _keep_freed_memory()
     elif device.type == "cuda":
+        import torch
+
         torch.backends.cudnn.benchmark = True
 
 
 def _keep_freed_memory() -> None:
     """Lets glibc reuse large freed blocks instead of returning them to the kernel.
 
-    A step on the CPU allocates and frees the same activations each time; fetching their pages anew costs more than
-    half of a step's time at batch sizes of 64 and above. Other C libraries have no such switch and need none.
+    A step on the CPU allocates and frees the same activations each time. To fetch their pages anew costs more than half
+    of a step's time at batch sizes of 64 and above. Other C libraries have no such switch and need none.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -36,7 +36,7 @@ def _keep_freed_memory() -> None:
 
 @contextmanager
 def without_old_objects() -> Iterator[None]:
-    """Within it, Python's collector of cycles looks at new objects alone: half a million come with the imports."""
+    """Within it, Python's collector of cycles looks at new objects alone. The imports alone bring half a million."""
     gc.freeze()
     try:
         yield
@@ -44,11 +44,13 @@ def without_old_objects() -> Iterator[None]:
         gc.unfreeze()
 
 
-def environment(device: torch.device) -> dict[str, str | None]:
-    """What a receipt says of where a number came from: versions, device, commit."""
+def environment(device) -> dict[str, str | None]:
+    """What a receipt says of where a number came from: versions, the torch.device, commit."""
+    import torch  # late: commands that compute nothing use this file, too
+
     return {
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "git_commit": git_commit(),
     }

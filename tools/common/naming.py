@@ -9,19 +9,19 @@ from tools.common.args import resolve_precision
 
 _CLEAN = re.compile(r"[^\w.+=-]+")
 # What says where and how a run is carried out, not which run it is.
-MACHINE = ("device", "workers", "gpu_cache_fraction", "compile", "fresh", "command", "method")
+MACHINE = ("device", "workers", "gpu_cache_fraction", "compile", "share_border", "fresh", "command", "method")
 CLIP = ("clip_model", "pretrained", "clip_config")
-PLACE = ("network", "dataset", "seed")  # a run's place in the tables
+PLACE = ("network", "dataset", "seed")  # with the method: where a run stands in the tables
 
 
 def own_flags(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """The flags in which a run differs from the script's defaults, but those of MACHINE, CLIP and PLACE."""
+    """The flags in which a run differs from the script's defaults, without those of MACHINE, CLIP and PLACE."""
     named = (*MACHINE, *CLIP, *PLACE)
     return {name: v for name, v in vars(args).items() if name not in named and v != parser.get_default(name)}
 
 
 def setting(args: argparse.Namespace, parser: argparse.ArgumentParser, precision: str) -> list[str]:
-    """`own_flags` in words, sorted; of the precision, as it was resolved, what `auto` does not give on the device."""
+    """`own_flags` in words, sorted. The precision is named where the device's `auto` would give another one."""
     flags = own_flags(args, parser) | {"precision": precision}
     if precision == resolve_precision("auto", args.device):
         del flags["precision"]
@@ -38,6 +38,6 @@ def run_name(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
 
 
 def _as_name(value: str) -> str:
-    """A flag's value as a part of a folder's name; where it had to be changed or cut, with some of its md5."""
+    """A flag's value as a part of a folder's name. Where it has to be changed or cut, some of its md5 follows."""
     clean = _CLEAN.sub("-", value)[:40]
     return clean if clean == value else f"{clean}-{hashlib.md5(value.encode()).hexdigest()[:6]}"

@@ -26,40 +26,41 @@ def save(figure: Figure, file: Path) -> Path:
 
 
 def mapping_figure(
-    counts: Tensor, mapping: Tensor, source_names: Sequence[str], target_names: Sequence[str], most: int = 10
+    counts: Tensor, sources: Tensor, source_names: Sequence[str], target_names: Sequence[str], most: int = 10
 ) -> Figure:
-    """For the first `most` targets: the source labels they are mapped to, and how the images' predictions fall.
+    """For the first `most` targets: the source labels that stand for them, and how the images' predictions fall.
 
-    Cell (i, j) is the share of images of target j that the network takes for the source label of target i; the last
-    row holds the rest, predictions that none of the labels shown stands for. A good map has a bright diagonal.
+    Cell (i, j) is the fraction of the images of target j that the network takes for a source label of target i. The last
+    row holds the other predictions, which none of the labels shown stands for. A good map has a bright diagonal.
 
     Args:
         counts: (S,T) int64, predictions by image target.
-        mapping: (T,) int64.
+        sources: (T,m) int64, the source labels of each target; -1: none.
     """
-    shown = min(most, len(mapping))
-    rows = counts[mapping[:shown], :shown].float()
+    shown = min(most, len(sources))
+    sources = sources[:shown]
+    chosen = counts[sources.clamp(min=0), :shown] * (sources >= 0)[..., None]  # (shown, m, shown)
+    rows = chosen.sum(1).float()
     totals = counts[:, :shown].sum(0).clamp(min=1)
-    shares = torch.cat([rows, (totals - rows.sum(0))[None]]) / totals
-    labels = [short(source_names[source]) for source in mapping[:shown].tolist()] + ["(any other)"]
+    fractions = torch.cat([rows, (totals - rows.sum(0)).clamp(min=0)[None]]) / totals
+    labels = [short(", ".join(source_names[s] for s in own if s >= 0)) for own in sources.tolist()] + ["(any other)"]
     figure = Figure(figsize=(3.9 + 0.62 * shown, 2.2 + 0.5 * shown), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")
-    axes.set_xticks(
-        range(shown), [short(name) for name in target_names[:shown]], rotation=40, ha="right", parse_math=False
-    )
+    image = axes.imshow(fractions.numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    targets = [short(name) for name in target_names[:shown]]
+    axes.set_xticks(range(shown), targets, rotation=40, ha="right", parse_math=False)
     axes.set_yticks(range(shown + 1), labels, parse_math=False)
     axes.set_xlabel("target class of the test images")
     axes.set_ylabel("predicted source class")
-    for i, j in ((i, j) for i in range(shown + 1) for j in range(shown) if shares[i, j] >= 0.005):
-        colour = "white" if shares[i, j] > 0.6 else "black"
-        axes.text(j, i, f"{shares[i, j]:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    for i, j in ((i, j) for i in range(shown + 1) for j in range(shown) if fractions[i, j] >= 0.005):
+        colour = "white" if fractions[i, j] > 0.6 else "black"
+        axes.text(j, i, f"{fractions[i, j]:.2f}", ha="center", va="center", fontsize=7, color=colour)
     axes.set_title(
-        f"Top prediction over all {len(source_names)} source classes, for {shown} of {len(mapping)} target classes.\n"
-        "Accuracy compares the mapped source classes only.",
+        f"Top prediction over all {len(source_names)} source classes, for {shown} of {len(target_names)} target classes."
+        "\nAccuracy compares target logits, not these top predictions.",
         fontsize=8,
     )
-    figure.colorbar(image, label="share of the target's images")
+    figure.colorbar(image, label="fraction of the target's images")
     return figure
 
 
@@ -95,20 +96,19 @@ def curves_figure(records: Sequence[dict]) -> Figure:
 def prompted_figures(
     model, counter, examples: Tensor, source_names: Sequence[str], target_names: Sequence[str]
 ) -> dict[str, Callable[[], Figure]]:
-    """A prompt method's figures for `Run.figures`: `mapping` and `prompt`.
+    """A prompted model's figures by name: `mapping`, and `prompt` where the prompt learns.
 
     Args:
         model: has `prompt` and `mapping`.
         counter: its `take()` gives the test predictions since the last figure, (S,T) int64.
-        examples: images (N,3,h,w) in [0,1].
+        examples: images (N,3,h,w) in [0,1], on the model's device.
     """
 
-    def prompt() -> Figure:
-        with torch.no_grad():
-            prompted = model.prompt(examples.to(model.mapping.device)).cpu()
-        return prompt_figure(prompted, "the learned prompt around test images")
+    def mapping() -> Figure:
+        return mapping_figure(counter.take(), model.mapping.sources.cpu(), source_names, target_names)
 
-    return {
-        "mapping": lambda: mapping_figure(counter.take(), model.mapping.cpu(), source_names, target_names),
-        "prompt": prompt,
-    }
+    @torch.no_grad()
+    def prompt() -> Figure:
+        return prompt_figure(model.prompt(examples).cpu(), "the learned prompt around test images")
+
+    return {"mapping": mapping, **({"prompt": prompt} if list(model.prompt.parameters()) else {})}

@@ -1,7 +1,7 @@
 """The processes that carry out one run, started by torchrun: who writes files, who speaks, how they meet.
 
-All of them execute the same script, each on its device with its share of every batch. This file asks the environment,
-before there is a process group; within a run `algorithms/distributed.py` asks the group.
+All of them execute the same script, each on its device with its part of every batch. This file asks the environment,
+before there is a process group. Within a run `algorithms/distributed.py` asks the group.
 """
 
 import os
@@ -25,7 +25,7 @@ def is_first() -> bool:
 
 
 def part_of_batch() -> slice:
-    """This process's share of each batch."""
+    """This process's part of each batch."""
     return slice(int(os.environ["RANK"]), None, int(os.environ["WORLD_SIZE"])) if launched() else slice(None)
 
 
@@ -39,7 +39,7 @@ def connect() -> None:
 
 
 def may_speak() -> bool:
-    """True in the first process that asks: of an error that many see, one tells."""
+    """True in the first process that asks: one process tells of an error that many see."""
     try:
         return _store is None or _store.add("spoken", 1) == 1
     except RuntimeError:  # the store is gone, with those that might have spoken
@@ -47,7 +47,7 @@ def may_speak() -> bool:
 
 
 def before_exit() -> None:
-    """Gives the others the time to ask, where this failed process holds the store: in torch 2.4 torchrun does not."""
+    """Gives the others time to ask, where this failed process holds the store. (In torch 2.4 torchrun does not.)"""
     if launched() and is_first() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         time.sleep(3)
 
@@ -63,12 +63,12 @@ def join(device) -> None:
         if device.type == "cuda":
             torch.cuda.set_device(device)
             backend += ",cuda:nccl"
-        place = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+        group = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
         try:  # an hour: machines whose caches are their own decode a data set at different speeds
-            torch.distributed.init_process_group(backend, store=_store, timeout=timedelta(hours=1), **place)
+            torch.distributed.init_process_group(backend, store=_store, timeout=timedelta(hours=1), **group)
         except RuntimeError as error:
             raise RunError(
-                f"{place['world_size']} processes are to carry out this run.",
+                f"{group['world_size']} processes are to carry out this run.",
                 f"They do not find each other: {str(error).splitlines()[0]}",
                 "Where machines have several networks, name one: GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0",
             ) from None

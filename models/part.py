@@ -1,0 +1,73 @@
+"""Parts of a model that know how they were made, so that a checkpoint is enough to make them again."""
+
+import importlib
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errors import UserError
+
+_PLAIN = (type(None), bool, int, float, str)
+
+
+class Part(nn.Module):
+    """A module that remembers the arguments of its constructor: numbers, texts, tensors, or lists of these.
+
+    Prompts and output mappings inherit from it. A class of one's own does too, and lies in a file of `models/`:
+    `tools/evaluate.py` and `tools/predict.py` then rebuild it from a checkpoint.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        part = super().__new__(cls)
+        given = inspect.signature(cls.__init__).bind_partial(part, *args, **kwargs).arguments  # a copy is given nothing
+        object.__setattr__(part, "arguments", dict(list(given.items())[1:]))
+        return part
+
+    def described(self) -> dict[str, Any]:
+        """The class's name and the constructor's arguments, in plain values and tensors on the CPU.
+
+        Raises:
+            UserError: an argument is something else.
+        """
+        cls = type(self)
+        arguments = {name: _plain(value, cls, name) for name, value in self.arguments.items()}
+        return {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": arguments}
+
+
+def _plain(value: Any, cls: type, name: str) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, list | tuple):
+        return [_plain(one, cls, name) for one in value]
+    if isinstance(value, _PLAIN):
+        return value
+    raise UserError(
+        f"{cls.__name__}: a checkpoint keeps the arguments that it was made with.",
+        f"{name} is a {type(value).__name__}.",
+        "Give numbers, texts, tensors, or lists of these.",
+    )
+
+
+def rebuilt(description: Any) -> Part:
+    """The part that `Part.described` describes; its learned values are loaded afterwards.
+
+    Only a class that a file of `models/` defines as a Part is looked up, whatever a checkpoint names.
+
+    Raises:
+        ValueError: there is no such class.
+        Others: what its constructor raises for these arguments.
+    """
+    name, arguments = description["class"], description["arguments"]
+    module, _, cls = str(name).rpartition(".")
+    package, _, file = module.partition(".")
+    if package != __package__ or not file.isidentifier() or not cls.isidentifier():
+        raise ValueError(f"the class {name} does not lie in {__package__}/")
+    try:
+        found = getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError):
+        raise ValueError(f"there is no class {name}") from None
+    if not (isinstance(found, type) and issubclass(found, Part) and found.__module__ == module):
+        raise ValueError(f"{name} is no part of a model")
+    return found(**{key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in arguments.items()})

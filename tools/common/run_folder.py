@@ -1,0 +1,231 @@
+"""The folder of a run: its log, checkpoints, figures and receipt; how it resumes and how it ends."""
+
+import argparse
+import gc
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import cfg
+from algorithms.distributed import agree, world_size
+from errors import RunError, UserError
+from tools.common import plots
+from tools.common.args import Parser
+from tools.common.board import Board
+from tools.common.checkpoint import load_latest, restore, save_checkpoint, states
+from tools.common.files import empty_folder, forget, own_folder, read_json, write_json
+from tools.common.log import Log
+from tools.common.machine import environment, without_old_objects
+from tools.common.naming import MACHINE, PLACE, run_name, setting
+from tools.common.processes import is_first, launched
+from tools.common.receipt import describe, summarise
+
+
+class RunFolder:
+    """`results_path/<method>/<name>/`.
+
+    Attributes:
+        path: where it is.
+        log: the epochs.
+        receipt: entries that result.json gets beside the numbers.
+        result: the receipt of the finished run, None before.
+    """
+
+    def __init__(self, args: argparse.Namespace, parser: Parser, precision: str):
+        self.args, self._defaults, self._precision = args, parser.get_default, precision
+        self.path = cfg.results_path / args.method / run_name(args, parser)
+        self._setting = setting(args, parser, precision)
+        self.log = Log(self.path / "log.jsonl")
+        self.receipt: dict[str, Any] = {}
+        self.result: dict | None = None
+        self._figures: dict[str, Callable] = {}
+        self._parts: dict[str, Any] = {}
+        self._saved_epochs = 0
+        self._board: Board | None = None
+        self._checkpoint = self.path / "ckpt.pth"
+        self._named = {name: getattr(args, name) for name in ("method", *PLACE)}
+
+    def open(self) -> None:
+        """Makes the folder, or finds an earlier start of the same command in it, and holds it.
+
+        Raises:
+            UserError: another process has the folder, or it is another run's.
+        """
+        with ExitStack() as holding:
+            holding.enter_context(own_folder(self.path))
+            self._find_earlier_start()
+            self._agree(len(self.log.records))  # all have read; from now on the first writes
+            holding.enter_context(without_old_objects())
+            self._held = holding.pop_all()
+
+    def _arguments(self) -> dict[str, Any]:
+        """What makes two runs the same run; the precision as it was resolved, so that no run changes it half way."""
+        own = {name: value for name, value in vars(self.args).items() if name not in MACHINE}
+        return own | {"precision": self._precision}
+
+    def _find_earlier_start(self) -> None:
+        """Reads what there is of this run and changes nothing. With --fresh nothing is read; `track` clears the folder.
+
+        Raises:
+            UserError: the folder is another run's; two runs never have one folder.
+        """
+        if self.args.fresh:
+            return
+        result = read_json(self.path / "result.json")
+        self.result = result if result.get("status") == "finished" else None
+        earlier, own = read_json(self.path / "args.json"), self._arguments()
+        if self.result:
+            del own["precision"]  # a finished run is reported on any machine
+        then = {name: earlier.get(name, self._defaults(name)) for name in own}  # a flag may be younger than the run
+        differing = [f"{name} {then[name]}, not {own[name]}" for name in own if own[name] != then[name]]
+        if earlier and differing:
+            raise UserError(
+                f"{self.path} belongs to this run.",
+                f"args.json there has {'; '.join(differing)}.",
+                "Type those arguments, move that folder away, or start over with --fresh.",
+            )
+        self.log.read()
+
+    def _agree(self, epochs: int) -> None:
+        """Waits for all processes of the run. Raises UserError where they found other numbers of epochs."""
+        if not agree(epochs):
+            found = f"This one finds {epochs} epochs there, others another number."
+            raise UserError(f"{self.path} has to be one folder for all processes.", found, "Use a shared file system.")
+
+    def track(self, setup: dict[str, Any], sizes: dict[str, int], parts: dict[str, Any]) -> int:
+        """Says what a checkpoint holds, and loads the run's own if there is one.
+
+        Args:
+            setup: what is needed to build the model again, in plain values.
+            sizes: images by split.
+            parts: checkpoint key -> whatever has state_dict() and load_state_dict(), or a tensor.
+
+        Returns:
+            How many epochs are done.
+
+        Raises:
+            UserError: the checkpoint is damaged, or another run's.
+        """
+        self._setup, self._parts = self._named | setup, parts
+        self._sizes = {f"{part}_size": size for part, size in sizes.items()}
+        if self.args.fresh:
+            empty_folder(self.path)
+        where = {"working_directory": str(Path.cwd()), "data_path": str(cfg.data_path), "device": str(self.args.device)}
+        where |= {"setting": self._setting, "command": self.args.command}
+        write_json(self.path / "args.json", self._arguments() | where)
+        self._agree(0)  # the first has written
+        self._resume()
+        self._agree(self._saved_epochs)
+        self.log.keep(self._saved_epochs)
+        if is_first():
+            self._board = Board(self.path / "tensorboard", self._saved_epochs)
+        return self._saved_epochs
+
+    def _resume(self) -> None:
+        start_over = f"Start over: {self.args.command} --fresh"
+        checkpoint, file = load_latest(self._checkpoint, start_over)
+        if checkpoint is None:
+            return
+        try:
+            theirs = {name: checkpoint["setup"].get(name) for name in self._named}
+            if theirs == self._named:
+                restore(self._parts, checkpoint)
+            self._saved_epochs = int(checkpoint["epoch"]) + 1
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            raise UserError(f"{file} should fit this run.", f"It does not: {error!r}", start_over) from None
+        if theirs != self._named:
+            raise UserError(f"{file} should belong to {self._named}.", f"It belongs to {theirs}.", start_over)
+        if file != self._checkpoint and is_first():  # the damaged one would else become the previous one
+            self._checkpoint.unlink(missing_ok=True)
+        print(f"Continuing after epoch {self._saved_epochs} of {self.args.epoch}, from {file}", flush=True)
+
+    def draw(self, model, target_names: Sequence[str], examples, counter) -> Any:
+        """Figures of a prompted model: the map after every epoch, the prompt at the end. Returns the `counter`."""
+        self._figures = plots.prompted_figures(model, counter, examples, model.network.class_names, target_names)
+        return counter
+
+    def end_epoch(self, epoch: int, record: dict) -> None:
+        """Writes the epoch's line, pictures, checkpoint and receipt; `epoch` counts from 0, in the files from 1."""
+        record = {"epoch": epoch + 1, **record}
+        self.log.append(record)
+        pictures = [plots.save(self._figures[n](), self.path / f"{n}.png") for n in {"mapping"} & self._figures.keys()]
+        if self._board:
+            self._board.show(record, pictures)
+        summary = summarise(self.log.records)
+        content = states(self._parts) | {"epoch": epoch, "best_acc": summary["test_acc_best"], "setup": self._setup}
+        if summary["kept_epoch"] == epoch + 1:
+            save_checkpoint(self.path / "best.pth", content)
+            forget(self.path / "corruptions.json")  # evaluate.py's, of the best.pth before
+        save_checkpoint(self._checkpoint, content, keep_previous=True)
+        self._saved_epochs = epoch + 1
+        self._write_result("running")
+        print(self.log.line(record, self.args.epoch), flush=True)
+        gc.collect()  # a figure's objects refer to each other; by itself Python lets them grow to 60 MB
+
+    def finish(self, **receipt: Any) -> dict:
+        """Draws the figures, closes the receipt (with further entries) and says what the user may do next."""
+        self.receipt |= receipt
+        self._draw_figures()
+        self.result = self._write_result("finished")
+        return self.report()
+
+    def report(self) -> dict:
+        """Prints the finished run's numbers and what to type next."""
+        print(describe(self.result, self.path), flush=True)
+        return self.result
+
+    def _draw_figures(self) -> None:
+        for name, draw in (self._figures | {"curves": lambda: plots.curves_figure(self.log.records)}).items():
+            if name != "mapping":  # drawn after every epoch
+                plots.save(draw(), self.path / f"{name}.png")
+
+    def _write_result(self, status: str) -> dict:
+        result = {
+            **self._named,
+            "status": status,
+            "epochs": self.args.epoch,
+            **summarise(self.log.records),
+            "classes": len(self._setup["class_names"]),
+            **self._sizes,
+            "precision": self._precision,
+            "processes": world_size(),
+            **environment(self.args.device),
+            "command": self.args.command,
+            **self.receipt,
+        }
+        write_json(self.path / "result.json", result)
+        return result
+
+    def close(
+        self, error: BaseException | None, explain: Callable[[str], UserError | None]
+    ) -> UserError | None:
+        """Lets go of the folder. After an error it leaves an honest status, or no folder where no epoch was finished.
+
+        Returns:
+            What `explain` says of the error, given what is kept of the run.
+        """
+        try:
+            if self._board:
+                self._board.close()
+            if error is None:
+                return None
+            if launched():  # torchrun tells the others to end when one has failed: they are about to
+                signal.signal(signal.SIGTERM, lambda *_: None)
+            there = any(self.path.glob("ckpt*.pth"))
+            if self._saved_epochs:
+                self._note_stop("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            elif is_first() and not there and not (self.path / "result.json").exists():
+                shutil.rmtree(self.path, ignore_errors=True)
+            return explain(f"The last checkpoint is kept: {self._checkpoint}" if there else "No epoch was finished.")
+        finally:
+            self._held.close()
+
+    def _note_stop(self, status: str) -> None:
+        self.log.records = self.log.records[: self._saved_epochs]
+        with suppress(RunError, RuntimeError):  # of a full disk, of a GPU whose memory is full
+            self._write_result(status)
+            self._figures = {} if launched() else self._figures  # the GPU may wait for the others in vain
+            self._draw_figures()
