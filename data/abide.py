@@ -3,21 +3,23 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
-import torch
-from sklearn.model_selection import train_test_split
-from torch import Tensor
 
 from data.splits import ImageArrays, Splits, whole
 from errors import UserError, prepare_command
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SIDE = 200
 
 
-def lower_triangle() -> Tensor:
-    """(200,200), 1 on the diagonal and below: where an ABIDE image is empty and the prompt may learn too."""
+def lower_triangle() -> "Tensor":
+    """(200,200) float32, 1 on the diagonal and below: an ABIDE image is empty there, and the prompt may learn there."""
+    import torch
+
     return torch.tril(torch.ones(SIDE, SIDE))
 
 
@@ -41,6 +43,8 @@ class Abide:
                     f"There is no {file}.",
                     f"Where they come from is told by: {prepare_command(name)}",
                 )
+        from sklearn.model_selection import train_test_split  # slow to import; no other data set of files needs it
+
         try:
             images, labels = self._patients(home)
             train, test = train_test_split(np.arange(len(labels)), test_size=0.1, random_state=1, stratify=labels)
@@ -56,6 +60,8 @@ class Abide:
 
     def _patients(self, home: Path) -> tuple[np.ndarray, list[int]]:
         """(N,200,200) float32 in [0,1] and N labels, patients in the order of their FILE_ID."""
+        import h5py
+
         with (home / self.table).open(newline="", encoding="utf-8") as table:
             diagnosis = {row["FILE_ID"]: 2 - int(row["DX_GROUP"]) for row in csv.DictReader(table)}
         upper = np.triu_indices(SIDE, k=1)

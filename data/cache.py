@@ -1,10 +1,10 @@
 """Every image is decoded once: before training, by all cores, into one file of pixels that later runs map.
 
-That pass is also where damaged images are found, all of them together.
+The same pass finds all damaged images together.
 
-The file holds the pixels of all images (uint8), one image after the other, then their N x 2 heights and widths, and
-the CRC-32 of all that (uint32, little endian). It is compared whenever the file is opened: where a machine went down or
-a disk is failing, there may be holes in it that nobody would see.
+The file holds the pixels of all images (uint8) one after the other, then their N x 2 heights and widths (uint32, little
+endian), then the CRC-32 of all that (uint32, little endian). The CRC is compared whenever the file is opened. A machine
+that went down or a failing disk may leave holes in the file that nobody would see.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,18 +20,18 @@ from pathlib import Path
 import numpy as np
 import PIL
 from filelock import FileLock, Timeout
-from torch import Tensor
+from PIL import Image
 from tqdm import tqdm
 
 from data.splits import Split, quiet
-from data.transforms import Transform
+from data.transforms import decode, describe_transforms
 from errors import UserError
 
 _CHUNK = 256
 
 
 class DamagedImages(UserError):
-    """Images that cannot be decoded: `lines` names them, a split after the other."""
+    """Images that cannot be decoded; `lines` names them, split by split."""
 
     def __init__(self, lines: list[str]):
         super().__init__(
@@ -43,90 +43,89 @@ class DamagedImages(UserError):
 
 
 class RaggedPixels:
-    """Images of several sizes, by position: (h,w,3) uint8, views of `flat`; `sizes` (N,2) int64 are h and w.
+    """Images of several sizes, by position: (h,w,3) uint8, views of `flat`; `sizes` (N,2) int64 are h and w."""
 
-    `flat` is an array or a tensor, on any device.
-    """
-
-    def __init__(self, flat: np.ndarray | Tensor, sizes: np.ndarray):
+    def __init__(self, flat: np.ndarray, sizes: np.ndarray):
         self.flat, self.sizes = flat, sizes
         self._ends = np.cumsum(3 * sizes.prod(1)).tolist()
 
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def __getitem__(self, position: int) -> np.ndarray | Tensor:
+    def __getitem__(self, position: int) -> np.ndarray:
         (height, width), end = self.sizes[position].tolist(), self._ends[position]
         return self.flat[end - 3 * height * width : end].reshape(height, width, 3)
 
 
-def cached_pixels(split: Split, transform: Transform, folder: Path, label: str) -> np.ndarray | RaggedPixels | None:
-    """The split's pixels after the transform's fixed part, mapped from a file in `folder`.
+Fixed = Sequence[Callable]  # the fixed part of a list of transforms
 
-    The file is named by what went in: images (path, size, time), labels, transform, Pillow's version. It is written
-    under a temporary name and renamed, so a file under its own name is whole; one damaged later is made again.
+
+def cached_pixels(split: Split, fixed: Fixed, folder: Path, label: str) -> np.ndarray | RaggedPixels | None:
+    """The split's pixels after the fixed part of its transforms, mapped from a file in `folder`.
+
+    The file's name tells what went in: images (path, size, time), labels, transforms, Pillow's version. The file is
+    written under a temporary name and renamed, so a file under its own name is whole. A damaged file is made again.
 
     Args:
         label: what messages and the progress bar call the split.
 
     Returns:
-        (N,h,w,3) uint8, or RaggedPixels where the images' sizes differ. None where the file cannot be written (the
-        reason is printed): the images are then decoded every epoch.
+        (N,h,w,3) uint8, or RaggedPixels if the images' sizes differ. None if the file cannot be written: the reason is
+        printed, and the images are decoded in every epoch.
 
     Raises:
         DamagedImages: some images cannot be decoded; names them all.
     """
-    name = f"{label.replace(' ', '-').replace('/', '-')}-{transform.size}-{_fingerprint(split, transform)}.pixels"
-    file = folder / name
+    file = folder / f"{label.replace(' ', '-').replace('/', '-')}-{_fingerprint(split, fixed)}.pixels"
     with suppress(OSError, ValueError):  # not there, or damaged: made again below
-        return _mapped(file, len(split), transform)
+        return _mapped(file, len(split))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _one_process(file, label):
-            with suppress(OSError, ValueError):  # the one before may have made it
-                return _mapped(file, len(split), transform)
-            _write(file, split, transform, label)
-            return _mapped(file, len(split), transform)
+            with suppress(OSError, ValueError):  # another process may have made it
+                return _mapped(file, len(split))
+            _write(file, split, fixed, label)
+            return _mapped(file, len(split))
     except OSError as error:
         print(f"{label}: no cache in {folder} ({error}); its images will be decoded every epoch, which is slower.")
-        check_images(split, transform, label)
+        check_images(split, fixed, label)
         return None
 
 
 @contextmanager
 def _one_process(file: Path, label: str) -> Iterator[None]:
-    """Of several processes that want a file, one makes it; the others wait, and find it."""
+    """One of several processes that want a file makes it; the others wait and then find it."""
     lock = FileLock(file.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{label}: another process is decoding it; waiting for that.", flush=True)
+        print(f"{label}: another process is decoding it; waiting for that process.", flush=True)
         lock.acquire()
     try:
         yield
     finally:
         with suppress(OSError):
-            os.unlink(lock.lock_file)  # who comes later makes another, and finds the file
+            os.unlink(lock.lock_file)  # a later process makes another lock and finds the file
         lock.release()
 
 
-def _write(file: Path, split: Split, transform: Transform, label: str) -> None:
+def _write(file: Path, split: Split, fixed: Fixed, label: str) -> None:
     """Decodes the split's images into a file that is whole once it has its name.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
         DamagedImages: some images cannot be decoded.
     """
-    for left in file.parent.glob(f"{file.stem}.*.tmp"):  # by a process that was killed
+    for left in file.parent.glob(f"{file.stem}.*.tmp"):  # left by a process that was killed
         left.unlink()
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    free, needed = shutil.disk_usage(file.parent).free, _bytes_needed(len(split), transform)
+    free, needed = shutil.disk_usage(file.parent).free, _bytes_needed(len(split), fixed)
     if free < 1.02 * needed:
         raise OSError(f"{free / 1e9:.2f} GB free, about {needed / 1e9:.2f} GB needed")
     sizes, checksum = [], 0
     try:
         with temporary.open("wb") as out:
-            for pixels in _decoded(split, transform, label):
+            for pixels in _decoded(split, fixed, label):
                 out.write(pixels)
                 checksum = zlib.crc32(pixels, checksum)
                 sizes.append(pixels.shape[:2])
@@ -138,14 +137,13 @@ def _write(file: Path, split: Split, transform: Transform, label: str) -> None:
             temporary.unlink()
 
 
-def _bytes_needed(count: int, transform: Transform) -> int:
-    """Length of the file of `count` images; an estimate where their sizes vary, for photographs of 4:3."""
-    side = transform.decoded_side
-    return count * (3 * (side**2 if side else transform.size**2 * 4 // 3) + 8) + 4
+def _bytes_needed(count: int, fixed: Fixed) -> int:
+    """Length of the file of `count` images; an estimate if their sizes vary, for photographs of 640 x 480 pixels."""
+    return count * (decode(fixed, Image.new("RGB", (640, 480))).nbytes + 8) + 4
 
 
-def _mapped(file: Path, count: int, transform: Transform) -> np.ndarray | RaggedPixels:
-    """The pixels of `count` images; one array (N,h,w,3) where all sizes are equal.
+def _mapped(file: Path, count: int) -> np.ndarray | RaggedPixels:
+    """The pixels of `count` images; one array (N,h,w,3) if all sizes are equal.
 
     Raises:
         OSError, ValueError: there is no such file, or it is not whole.
@@ -153,30 +151,29 @@ def _mapped(file: Path, count: int, transform: Transform) -> np.ndarray | Ragged
     content = np.memmap(file, np.uint8, mode="r")
     flat, sizes, checksum = np.split(content, [-8 * count - 4, -4])
     sizes = np.frombuffer(sizes.tobytes(), "<u4").reshape(count, 2).astype(np.int64)
-    right = sizes.min(1) == transform.size if transform.decoded_side is None else sizes == transform.decoded_side
-    fits = right.all() and 3 * sizes.prod(1).sum() == len(flat)
+    fits = sizes.min() > 0 and 3 * sizes.prod(1).sum() == len(flat)
     if not fits or zlib.crc32(content[:-4]) != int.from_bytes(checksum, "little"):
         raise ValueError(f"{file} is not whole")
     return flat.reshape(count, *sizes[0], 3) if (sizes == sizes[0]).all() else RaggedPixels(flat, sizes)
 
 
-def check_images(split: Split, transform: Transform, label: str) -> None:
+def check_images(split: Split, fixed: Fixed, label: str) -> None:
     """Decodes every image once and keeps none.
 
     Raises:
         DamagedImages: some images cannot be decoded; names them all.
     """
-    for _ in _decoded(split, transform, label):
+    for _ in _decoded(split, fixed, label):
         pass
 
 
-def _decoded(split: Split, transform: Transform, label: str) -> Iterator[np.ndarray]:
-    """The pixels of the split's images in order; raises at the end if any image could not be decoded."""
+def _decoded(split: Split, fixed: Fixed, label: str) -> Iterator[np.ndarray]:
+    """The pixels of the split's images in order; raises DamagedImages at the end if any image cannot be decoded."""
     damaged: list[str] = []
 
-    def decode(position: int) -> np.ndarray | None:
+    def pixels_of(position: int) -> np.ndarray | None:
         try:
-            return transform.decode(split.open(position))
+            return decode(fixed, split.open(position))
         except Exception as error:  # Pillow's decoders raise many kinds
             damaged.append(f"  {split.name(position)[:300]}  (label {split.labels[position]}): {_reason(error)}")
             return None
@@ -187,7 +184,7 @@ def _decoded(split: Split, transform: Transform, label: str) -> Iterator[np.ndar
     ):
         for start in range(0, len(split), _CHUNK):
             with quiet():
-                chunk = list(pool.map(decode, range(start, min(start + _CHUNK, len(split)))))
+                chunk = list(pool.map(pixels_of, range(start, min(start + _CHUNK, len(split)))))
             bar.update(len(chunk))
             if not damaged:
                 yield from chunk
@@ -201,11 +198,7 @@ def _reason(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:300]
 
 
-def _fingerprint(split: Split, transform: Transform) -> str:
-    content = [
-        PIL.__version__,
-        [transform.size, transform.decoded_side, transform.shorter, transform.bicubic],
-        split.labels.tolist(),
-        [split.source.stamp(index) for index in split.indices.tolist()],
-    ]
+def _fingerprint(split: Split, fixed: Fixed) -> str:
+    stamps = [split.source.stamp(index) for index in split.indices.tolist()]
+    content = [PIL.__version__, describe_transforms(fixed), split.labels.tolist(), stamps]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]

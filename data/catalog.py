@@ -4,11 +4,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from torch import Tensor
-from torchvision import datasets
 
 import cfg
 from data.abide import Abide, lower_triangle
@@ -19,6 +17,9 @@ from data.resisc45 import Resisc45
 from data.splits import Splits
 from data.torchvision_sets import Torchvision, read_cifar, read_clevr, read_gtsrb, read_svhn
 from errors import unknown_name
+
+if TYPE_CHECKING:  # tables and reports read this file and need no torch
+    from torch import Tensor
 
 
 class Layout(Protocol):
@@ -68,7 +69,7 @@ class Dataset:
     num_classes: int = 0
     counts: tuple[int, ...] = ()
     text_template: str | None = None
-    inner_mask: Callable[[], Tensor] | None = None
+    inner_mask: "Callable[[], Tensor] | None" = None
     downloads: tuple[Download, ...] = field(default=(), repr=False)
     by_hand: str = field(default="", repr=False)
 
@@ -83,8 +84,9 @@ class Dataset:
         """The splits below cfg.data_path; see `Splits` for what the arguments do. `seed` draws the chosen images."""
         splits = self.layout.read(cfg.data_path, self.name)
         names = tuple(refined(class_name) for class_name in splits.class_names)
-        splits = replace(splits, class_names=names).with_validation(val_fraction or 0, seed)
-        return splits.with_less_training(shots, train_fraction, seed)
+        known = {name: getattr(self, name) for name in ("image_size", "batch_size", "text_template")}
+        splits = replace(splits, class_names=names, inner_mask=self.inner_mask and self.inner_mask(), **known)
+        return splits.with_validation(val_fraction or 0, seed).with_less_training(shots, train_fraction, seed)
 
 
 def refined(class_name: str) -> str:
@@ -121,9 +123,9 @@ def _coop(name: str, layout: CoOp, drive_id: str, *archives: Download, **row) ->
     return Dataset(name, layout, downloads=(split_file, *archives), **row)
 
 
-def _cifar(name: str, source: type[datasets.CIFAR10], num_classes: int) -> Dataset:
-    archive = _archive(source.url, name, source.tgz_md5)
-    layout, counts = Torchvision(read_cifar(source)), (50000, 0, 10000)
+def _cifar(name: str, num_classes: int, md5: str) -> Dataset:
+    archive = _archive(f"https://www.cs.toronto.edu/~kriz/cifar-{num_classes}-python.tar.gz", name, md5)
+    layout, counts = Torchvision(read_cifar(f"CIFAR{num_classes}")), (50000, 0, 10000)
     return Dataset(name, layout, image_size=32, num_classes=num_classes, counts=counts, downloads=(archive,))
 
 
@@ -131,7 +133,8 @@ def _digits(name: str, layout: Digits) -> Dataset:
     return Dataset(name, layout, image_size=32, batch_size=64, num_classes=10, counts=(1078, 359, 360))
 
 
-_SVHN, _CLEVR = datasets.SVHN.split_list, datasets.CLEVRClassification
+_SVHN = "http://ufldl.stanford.edu/housenumbers"
+_CLEVR = "https://dl.fbaipublicfiles.com/clevr/CLEVR_v1.0.zip"
 _GTSRB = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 _ETHZ = "http://data.vision.ee.ethz.ch/cvl"
@@ -139,15 +142,18 @@ _PRINCETON = "http://vision.princeton.edu/projects/2010/SUN"
 _CARS = "http://ai.stanford.edu/~jkrause/car196"
 
 DATASETS: tuple[Dataset, ...] = (
-    _cifar("cifar10", datasets.CIFAR10, num_classes=10),
-    _cifar("cifar100", datasets.CIFAR100, num_classes=100),
+    _cifar("cifar10", 10, "c58f30108f718f92721af3b95e74349a"),
+    _cifar("cifar100", 100, "eb9058c3a382ffc7106e4002c42a8d85"),
     Dataset(
         "svhn",
         Torchvision(read_svhn),
         image_size=32,
         num_classes=10,
         counts=(73257, 0, 26032),
-        downloads=tuple(Download(url, f"svhn/{file}", md5) for url, file, md5 in (_SVHN["train"], _SVHN["test"])),
+        downloads=(
+            Download(f"{_SVHN}/train_32x32.mat", "svhn/train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
+            Download(f"{_SVHN}/test_32x32.mat", "svhn/test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
+        ),
     ),
     Dataset(
         "gtsrb",
@@ -167,7 +173,7 @@ DATASETS: tuple[Dataset, ...] = (
         num_classes=8,
         counts=(70000, 0, 15000),
         text_template="This is a photo of {} objects",
-        downloads=(_archive(_CLEVR._URL, "clevr", _CLEVR._MD5),),
+        downloads=(_archive(_CLEVR, "clevr", "b11922020e72d0cd9154779b2d3d07d2"),),
     ),
     Dataset(
         "abide",

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from data.coop import read_split_file
 from data.splits import PARTS, ImageFiles, Split, Splits, whole
 from errors import UserError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as of torchvision's ImageFolder
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read_classes(folder: Path, class_names: tuple[str, ...], name: str) -> Split
         )
     paths, labels = [], []
     for label, class_name in enumerate(class_names):
-        found = sorted(p for p in (folder / class_name).rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
+        found = sorted(p for p in (folder / class_name).rglob("*") if p.suffix.lower() in ENDINGS)
         paths += [str(path.relative_to(folder)) for path in found]
         labels += [label] * len(found)
     return whole(ImageFiles(folder, paths), labels)

@@ -1,10 +1,13 @@
 """Batches: (images (B,3,h,w) float32 in [0,1], labels (B,) int64), already on the device."""
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,73 +16,111 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from data.cache import DamagedImages, RaggedPixels, cached_pixels, check_images
+from data.catalog import find_dataset
 from data.splits import PARTS, ImageArrays, Split, Splits, quiet
-from data.transforms import Transform
+from data.transforms import decode, keeps_size, split_transforms, vary
+from errors import UserError
 
 WHOLE = slice(None)
 Fetch = Callable[[list[Tensor], slice], Iterator[Tensor]]
-OnBatch = Callable[[Tensor, int, slice], Tensor]
+
+
+def read_dataset(name: str, run) -> Splits:
+    """The data set `name` with the images that `run.selection` chooses; lists images and labels, decodes none."""
+    return find_dataset(name).read(**run.selection)
 
 
 @dataclass(frozen=True)
-class Loaders:
-    """A loader a split; `val` is None where the data set has none."""
+class Data:
+    """A data set with a loader for each split. A loader is None if there is no such split, or if it was not asked for.
 
-    train: "Loader"
+    Attributes:
+        dataset: what was read: images, labels, class names and what a method needs to know of the data set.
+        eval_transforms: what the images of `val` and `test` went through.
+        train_as_eval: a new loader of the training images in order, under the `eval` transforms.
+    """
+
+    dataset: Splits
+    eval_transforms: list[Callable]
+    train: "Loader | None"
     val: "Loader | None"
-    test: "Loader"
+    test: "Loader | None"
+    _build_train_as_eval: Callable[[], "Loader"]
 
-    def map(self, change: Callable[["Loader", str], "Loader"]) -> "Loaders":
-        """The same with each loader changed; `change` takes the loader and its split's name."""
-        return Loaders(*(loader and change(loader, name) for name, loader in vars(self).items()))
+    @property
+    def name(self) -> str:
+        return self.dataset.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.dataset.class_names
+
+    @property
+    def num_classes(self) -> int:
+        return self.dataset.num_classes
+
+    @property
+    def train_as_eval(self) -> "Loader":
+        return self._build_train_as_eval()
+
+    def encoded(self, encoder: nn.Module, progress: Callable[["Loader", str], Iterator]) -> "Data":
+        """The same with each loader's images encoded, see `Loader.encoded`; `train_as_eval` still gives images.
+
+        Args:
+            progress: wraps a loader for showing its progress, given a description such as "train features".
+        """
+
+        def encode(part: str) -> "Loader | None":
+            loader = getattr(self, part)
+            return loader and loader.encoded(encoder, lambda batches: progress(batches, f"{part} features"))
+
+        return replace(self, **{part: encode(part) for part in PARTS})
 
 
 class Loader:
-    """Iterates one split. Shuffling, random crops and flips draw from torch's CPU generator, which the training loop
-    seeds; what is drawn does not depend on the share.
+    """Iterates one split. Shuffling and random transforms draw from torch's CPU generator, which the training loop
+    seeds. What is drawn depends neither on the part of the batch, nor on a cache, nor on the number of workers.
 
     Args:
         labels: (N,) int64.
-        fetch: batches of positions (B,) int64 and a share of each -> the images of each share, (b,3,h,w) or (b,1,h,w)
-            where the channels are equal (or what `encoded` made of them), uint8 or float32 in [0,1], on any device.
-        on_batch: images (b,3,h,w) on the device, B and the share -> what the transform does to batches.
+        fetch: batches of positions (B,) int64 and the part of each -> the images of each part: (b,3,h,w), or (b,1,h,w)
+            if the channels are equal (or what `encoded` made of them); uint8 or float32 in [0,1], on any device.
         batch_size: images of a whole batch.
-        share: the part of each batch that this process is to see, of several that carry out one run; it may be empty.
+        part: the part of each batch that this process sees, of several that carry out one run; it may be empty.
     """
 
     def __init__(
         self,
         labels: np.ndarray,
         fetch: Fetch,
-        on_batch: OnBatch,
         *,
         batch_size: int,
         shuffle: bool,
         device: torch.device,
-        share: slice = WHOLE,
+        part: slice = WHOLE,
     ):
         self.labels, self.batch_size, self.shuffle, self.device = torch.from_numpy(labels), batch_size, shuffle, device
-        self._fetch, self._on_batch, self._share = fetch, on_batch, share
+        self._fetch, self._part = fetch, part
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.labels)) if self.shuffle else torch.arange(len(self.labels))
-        batches = list(order.split(self.batch_size))
         ordered_labels = self.labels[order].to(self.device).split(self.batch_size)
-        for labels, images in zip(ordered_labels, self._fetch(batches, self._share), strict=True):
+        fetched = self._fetch(list(order.split(self.batch_size)), self._part)
+        for labels, images in zip(ordered_labels, fetched, strict=True):
             images = images.to(self.device, non_blocking=True)
             images = images.expand(-1, 3, -1, -1) if images.ndim == 4 else images
-            images = self._on_batch(images, len(labels), self._share)
-            yield (images.float().div_(255) if images.dtype == torch.uint8 else images), labels[self._share]
+            yield (images.float().div_(255) if images.dtype == torch.uint8 else images.float()), labels[self._part]
 
     @property
     def examples(self) -> Tensor:
         """At most four images from all over the split, (n,3,h,w) float32 in [0,1]."""
         positions = torch.linspace(0, len(self.labels) - 1, min(4, len(self.labels))).long()
-        some = self._with(lambda _, share: self._fetch([positions], share), self._on_batch, shuffle=False)
+        some = self._in_order()
         some.labels, some.batch_size = self.labels[positions], len(positions)
+        some._fetch = lambda _, part: self._fetch([positions], part)
         return next(iter(some))[0]
 
     @torch.no_grad()
@@ -88,38 +129,50 @@ class Loader:
 
         Every process that carries out a run computes all of them.
         """
-        ordered = self._with(self._fetch, self._on_batch, shuffle=False)
-        features = torch.cat([encoder(images).cpu() for images, _ in progress(ordered)])
+        features = torch.cat([encoder(images).cpu() for images, _ in progress(self._in_order())])
+        encoded = copy(self)
+        encoded._fetch = lambda batches, part: (features[positions[part]] for positions in batches)
+        return encoded
 
-        def fetch(batches: list[Tensor], share: slice) -> Iterator[Tensor]:
-            return (features[positions[share]] for positions in batches)
-
-        return self._with(fetch, lambda features, *_: features, shuffle=self.shuffle, share=self._share)
-
-    def _with(self, fetch: Fetch, on_batch: OnBatch, *, shuffle: bool, share: slice = WHOLE) -> "Loader":
-        how = {"batch_size": self.batch_size, "device": self.device, "shuffle": shuffle, "share": share}
-        return Loader(self.labels.numpy(), fetch, on_batch, **how)
+    def _in_order(self) -> "Loader":
+        """The same loader, of whole batches, without shuffling."""
+        ordered = copy(self)
+        ordered.shuffle, ordered._part = False, WHOLE
+        return ordered
 
 
-def build_loaders(splits: Splits, *, train_transform: Transform, eval_transform: Transform, **how) -> Loaders:
-    """Loaders of a data set's splits, the training split shuffled; `how` is what `build_loader` takes."""
-    loaders: dict[str, Loader | None] = {}
+def load_data(
+    dataset: Splits, run, *, train: list[Callable], eval: list[Callable], parts: Sequence[str] = PARTS
+) -> Data:
+    """Loaders of a data set's splits; the training split is shuffled.
+
+    Args:
+        run: its `loading` says how images come in, as `build_loader` takes it.
+        train, eval: lists of torchvision's v2 transforms; see `data.transforms`.
+        parts: the splits that are loaded.
+
+    Raises:
+        DamagedImages: some images cannot be decoded; names those of all splits.
+    """
+    how = run.loading(dataset.batch_size)
+    loaders: dict[str, Loader | None] = dict.fromkeys(PARTS)
     damaged: list[str] = []
-    for part in PARTS:
-        transform = train_transform if part == "train" else eval_transform
-        split, label = getattr(splits, part), f"{splits.name} {part}"
+    for part in parts:
+        transforms = train if part == "train" else eval
+        split, label = getattr(dataset, part), f"{dataset.name} {part}"
         try:
-            loaders[part] = split and build_loader(split, transform, label, shuffle=part == "train", **how)
-        except DamagedImages as error:  # the other splits' images are named in the same breath
+            loaders[part] = split and build_loader(split, transforms, label, shuffle=part == "train", **how)
+        except DamagedImages as error:  # the other splits' images are named in the same message
             damaged += error.lines
     if damaged:
         raise DamagedImages(damaged)
-    return Loaders(**loaders)
+    train_as_eval = partial(build_loader, dataset.train, eval, f"{dataset.name} train", **how)
+    return Data(dataset, eval, **loaders, _build_train_as_eval=train_as_eval)
 
 
 def build_loader(
     split: Split,
-    transform: Transform,
+    transforms: Sequence[Callable],
     label: str,
     *,
     batch_size: int,
@@ -128,85 +181,50 @@ def build_loader(
     cache_folder: Path | None,
     gpu_cache_fraction: float = 0.0,
     shuffle: bool = False,
-    share: slice = WHOLE,
+    part: slice = WHOLE,
 ) -> Loader:
     """The loader of one split.
 
     Args:
+        transforms: torchvision's v2 transforms; see `data.transforms`.
         label: what messages and progress bars call the split.
-        workers: processes that decode images where no cache holds them; 0 decodes in this one, None takes as many as
-            pay: none where the network runs on the CPU, else up to 8.
-        cache_folder: where decoded pixels are kept, once for all epochs and runs; None decodes every epoch anew.
-        gpu_cache_fraction: decoded pixels that take at most this share of CUDA's free memory are kept there.
-        share: the part of each batch that the loader yields, see `Loader`.
+        workers: processes that decode images if no cache holds them, and that apply random transforms. With 0, this
+            process does it. None takes 0 if the network runs on the CPU, else up to 8.
+        cache_folder: where decoded pixels are kept, once for all epochs and runs. None decodes in every epoch.
+        gpu_cache_fraction: decoded pixels that take at most this fraction of CUDA's free memory are kept there.
+        part: the part of each batch that the loader yields, see `Loader`.
 
     Raises:
         DamagedImages: some images cannot be decoded; names them all.
     """
-    pixels = _pixels(split, transform, cache_folder, label)
-    if pixels is not None:
-        fetch = _gather(_on_device(pixels, device, gpu_cache_fraction), transform, device)
+    fixed, per_epoch = split_transforms(transforms)
+    pixels = _pixels(split, fixed, cache_folder, label)
+    if isinstance(pixels, np.ndarray) and not per_epoch:
+        fetch = _gather(_on_device(pixels, device, gpu_cache_fraction), device)
     else:
-        fetch = _decode_anew(split, transform, workers, device)
-    how = {"batch_size": batch_size, "device": device, "shuffle": shuffle, "share": share}
-    return Loader(split.labels, fetch, transform.on_batch, **how)
+        if workers is None:
+            workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+        pixels = _Decoded(split, fixed) if pixels is None else pixels
+        fetch = _one_by_one(pixels, per_epoch, workers, device.type == "cuda", label)
+    return Loader(split.labels, fetch, batch_size=batch_size, device=device, shuffle=shuffle, part=part)
 
 
 def _pixels(
-    split: Split, transform: Transform, cache_folder: Path | None, label: str
+    split: Split, fixed: Sequence[Callable], cache_folder: Path | None, label: str
 ) -> np.ndarray | RaggedPixels | None:
-    """All pixels of a split, mapped or in memory; None: to be decoded every epoch."""
+    """All pixels of a split, mapped or in memory; None: to be decoded in every epoch."""
     if isinstance(split.source, ImageArrays):
         array = split.source.array
-        fits = array.shape[1:3] == (transform.size, transform.size) and transform.side == transform.size
-        return array[split.indices] if fits and cache_folder else None  # resizing an array is no decoding
+        # resizing an array is no decoding, so that nothing is gained by a cache of it
+        return array[split.indices] if cache_folder and keeps_size(fixed, *array.shape[1:3]) else None
     if cache_folder is None:
-        check_images(split, transform, label)
+        check_images(split, fixed, label)
         return None
-    return cached_pixels(split, transform, cache_folder, label)
+    return cached_pixels(split, fixed, cache_folder, label)
 
 
-def _with_places(transform: Transform, batches: list[Tensor], share: slice) -> list[list[tuple[int, list[float]]]]:
-    """For the share of each batch: every image's position and the place (y,x) in [0,1) of its random crop.
-
-    All places of an epoch are drawn before its first batch, so that the same seed gives the same crops whether batches
-    are read from a cache, decoded one by one, or decoded ahead by other processes, and by how many.
-    """
-    draw = torch.rand if transform.random else torch.zeros
-    places = [draw(len(positions), 2, dtype=torch.float64).tolist() for positions in batches]
-    pairs = (zip(*batch, strict=True) for batch in zip(map(Tensor.tolist, batches), places, strict=True))
-    return [list(batch)[share] for batch in pairs]
-
-
-def _stacked(images: Sequence[np.ndarray | Tensor], side: int) -> Tensor:
-    """(b,side,side,...); no images are (0,side,side,3) uint8."""
-    empty = torch.empty(0, side, side, 3, dtype=torch.uint8)
-    return torch.stack(list(map(torch.as_tensor, images))) if images else empty
-
-
-def _gather(pixels: Tensor | RaggedPixels, transform: Transform, device: torch.device) -> Fetch:
-    def fetch(batches: list[Tensor], share: slice) -> Iterator[Tensor]:
-        if transform.random:  # only the bytes of the crops are read
-            keys = _with_places(transform, batches, share)
-            cut = ([transform.cut(pixels[at], place) for at, place in batch] for batch in keys)
-            gathered = (_stacked(images, transform.side) for images in cut)
-        else:  # the positions go to the device all at once: a copy makes the device wait
-            batches = [positions[share] for positions in batches]
-            ordered = torch.cat(batches).to(pixels.device)
-            gathered = (pixels[positions] for positions in ordered.split([len(batch) for batch in batches]))
-        for batch in gathered:
-            batch = batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch[:, None]
-            yield batch.pin_memory() if device.type == "cuda" and not batch.is_cuda else batch
-
-    return fetch
-
-
-def _on_device(
-    pixels: np.ndarray | RaggedPixels, device: torch.device, gpu_cache_fraction: float
-) -> Tensor | RaggedPixels:
-    """The pixels as a tensor: in CUDA's memory where they fit this share of what is free there, else as mapped."""
-    if isinstance(pixels, RaggedPixels):
-        return RaggedPixels(_on_device(pixels.flat, device, gpu_cache_fraction), pixels.sizes)
+def _on_device(pixels: np.ndarray, device: torch.device, gpu_cache_fraction: float) -> Tensor:
+    """The pixels as a tensor: in CUDA's memory if they fit this fraction of what is free there, else as mapped."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a mapped file's memory must not be written to, and is not
         tensor = torch.from_numpy(pixels)
@@ -215,34 +233,83 @@ def _on_device(
     return tensor
 
 
-class _Decoded(Dataset):
-    """What a decoding process sees: (side,side,3) pixels by position and place of the random crop."""
+def _gather(pixels: Tensor, device: torch.device) -> Fetch:
+    """Whole batches at once, for pixels (N,h,w,3) or (N,h,w) to which nothing random happens."""
 
-    def __init__(self, split: Split, transform: Transform):
-        self.split, self.transform = split, transform
+    def fetch(batches: list[Tensor], part: slice) -> Iterator[Tensor]:
+        batches = [positions[part] for positions in batches]
+        ordered = torch.cat(batches).to(pixels.device)  # all at once: a copy makes the device wait
+        for positions in ordered.split([len(batch) for batch in batches]):
+            batch = pixels[positions]
+            batch = batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch[:, None]
+            yield batch.pin_memory() if device.type == "cuda" and not batch.is_cuda else batch
 
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, key: tuple[int, list[float]]) -> np.ndarray:
-        position, place = key
-        with quiet():
-            return self.transform.cut(self.transform.decode(self.split.open(position)), place)
+    return fetch
 
 
-def _decode_anew(split: Split, transform: Transform, workers: int | None, device: torch.device) -> Fetch:
-    if workers is None:
-        workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+class _Decoded:
+    """Pixels by position that are decoded anew each time."""
 
-    def fetch(batches: list[Tensor], share: slice) -> Iterator[Tensor]:
+    def __init__(self, split: Split, fixed: Sequence[Callable]):
+        self.split, self.fixed = split, fixed
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        return decode(self.fixed, self.split.open(position))
+
+
+class _Images(Dataset):
+    """What a worker sees: (position, seed) of a batch's images -> their list, each (3,h,w)."""
+
+    def __init__(self, pixels: np.ndarray | RaggedPixels | _Decoded, per_epoch: Sequence[Callable]):
+        self.pixels, self.per_epoch = pixels, per_epoch
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Tensor]:
+        with quiet(), torch.random.fork_rng(devices=[]):  # once a batch
+            return [self._one(position, seed) for position, seed in keys]
+
+    def _one(self, position: int, seed: int) -> Tensor:
+        # A copy, because a transform may write to its argument, and to write to a mapped file ends the process.
+        pixels = torch.from_numpy(np.array(self.pixels[position]))
+        image = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels.repeat(3, 1, 1)
+        return vary(self.per_epoch, image, seed) if self.per_epoch else image
+
+
+def _stacked(images: list[Tensor]) -> Tensor | list[str]:
+    """(b,3,h,w), or the images' sizes if they differ: a UserError would not get from a worker to this process."""
+    if len({image.shape for image in images}) == 1:
+        return torch.stack(images)
+    return sorted({f"{image.shape[-1]} x {image.shape[-2]}" for image in images})
+
+
+def _one_by_one(
+    pixels: np.ndarray | RaggedPixels | _Decoded, per_epoch: Sequence[Callable], workers: int, pinned: bool, label: str
+) -> Fetch:
+    """Images that are decoded, or transformed at random, one after the other."""
+
+    def fetch(batches: list[Tensor], part: slice) -> Iterator[Tensor]:
+        # Every image of the epoch gets its seed here. So it does not matter who transforms which image, and when.
+        sizes = [len(positions) for positions in batches]
+        seeds = torch.randint(2**32, (sum(sizes),)) if per_epoch else torch.zeros(sum(sizes), dtype=torch.int64)
+        pairs = zip(torch.cat(batches).tolist(), seeds.tolist(), strict=True)
+        keys = [list(islice(pairs, size)) for size in sizes]
         loader = DataLoader(
-            _Decoded(split, transform),
-            batch_sampler=_with_places(transform, batches, share),
-            collate_fn=partial(_stacked, side=transform.side),
+            _Images(pixels, per_epoch),
+            batch_sampler=[batch[part] or batch[:1] for batch in keys],  # an empty part needs one image's shape
+            collate_fn=_stacked,
             num_workers=workers,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # its own, so that decoding draws nothing that a cache would not draw
+            pin_memory=pinned,
+            # A generator of its own: a draw from torch's would change all later draws of the run.
+            generator=torch.Generator().manual_seed(int(seeds[0])),
+            # Without "fork", Python 3.14 sends all pixels to every worker, and refuses functions of a script.
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
-        return (batch.permute(0, 3, 1, 2).contiguous() for batch in loader)  # torch's default memory format
+        for images, batch in zip(loader, keys, strict=True):
+            if isinstance(images, list):
+                raise UserError(
+                    f"{label}: the transforms should give images of one size.",
+                    f"One batch has images of {', '.join(images[:4])} pixels.",
+                    "Add a CenterCrop or a RandomCrop to the list of transforms.",
+                )
+            yield images[: len(batch[part])]
 
     return fetch

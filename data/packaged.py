@@ -5,10 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import skimage.data
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from data.splits import ImageArrays, Splits, to_rgb, whole
 
@@ -31,6 +28,8 @@ class Pictures:
     side: int = 128
 
     def read(self, data_path: Path, name: str) -> Splits:
+        import skimage.data
+
         generator = np.random.default_rng(self.seed)
         crops: dict[str, list[np.ndarray]] = {part: [] for part in CROPS}
         for picture in PICTURES:
@@ -86,6 +85,9 @@ class Digits:
     change: Callable[[np.ndarray], np.ndarray] = np.asarray
 
     def read(self, data_path: Path, name: str) -> Splits:
+        from sklearn.datasets import load_digits  # slow to import; no other packaged data set needs it
+        from sklearn.model_selection import train_test_split
+
         digits = load_digits()
         grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
         enlarged = (to_rgb(Image.fromarray(image).resize((self.side,) * 2)) for image in grey)

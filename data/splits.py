@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image
 
 from errors import UserError
+
+if TYPE_CHECKING:  # to list images needs no torch
+    from torch import Tensor
 
 PARTS = ("train", "val", "test")
 # Pillow knows more, among them programs: for PostScript it calls Ghostscript.
@@ -126,13 +129,24 @@ def whole(source: ImageSource, labels: Sequence[int]) -> Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set as it is read: class names (index = label) and its splits; `val` is None where there is none."""
+    """A data set as it is read, and what a method needs to know of it.
+
+    Args:
+        class_names: by label.
+        val: None if there is no validation split.
+        image_size, batch_size, text_template: see `data.catalog.Dataset`.
+        inner_mask: (h,w) float32, 1 where the prompt may learn inside the image; None if it learns only around it.
+    """
 
     name: str
     class_names: tuple[str, ...]
     train: Split
     val: Split | None
     test: Split
+    image_size: int = 128
+    batch_size: int = 128
+    text_template: str | None = None
+    inner_mask: "Tensor | None" = None
 
     def __post_init__(self):
         twice = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
@@ -158,6 +172,10 @@ class Splits:
         if len(empty):
             names = ", ".join(f"{label} ({self.class_names[label]})" for label in empty)
             raise self._error(f"No training image has the label {names}.")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
 
     @property
     def sizes(self) -> dict[str, int]:

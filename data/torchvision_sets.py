@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torchvision import datasets
 
 from data.splits import ImageArrays, ImageFiles, Split, Splits, is_below, whole
 from errors import UserError, prepare_command
@@ -55,22 +54,28 @@ class Torchvision:
         )
 
 
-def read_cifar(dataset: type[datasets.CIFAR10]) -> Callable[[Path, bool], tuple[Sequence[str], Split]]:
-    """CIFAR's files are pickles: torchvision compares their checksums before it opens them."""
+def read_cifar(name: str) -> Callable[[Path, bool], tuple[Sequence[str], Split]]:
+    """Reads CIFAR10 or CIFAR100. Their files are pickles; torchvision compares checksums before it opens them."""
 
     def read_part(root: Path, train: bool) -> tuple[Sequence[str], Split]:
-        content = dataset(root, train=train)
+        from torchvision import datasets  # takes seconds to import, here and below
+
+        content = getattr(datasets, name)(root, train=train)
         return content.classes, whole(ImageArrays(content.data), content.targets)
 
     return read_part
 
 
 def read_svhn(root: Path, train: bool) -> tuple[Sequence[str], Split]:
+    from torchvision import datasets
+
     content = datasets.SVHN(root, split="train" if train else "test")
     return "0123456789", whole(ImageArrays(np.ascontiguousarray(content.data.transpose(0, 2, 3, 1))), content.labels)
 
 
 def read_gtsrb(root: Path, train: bool) -> tuple[Sequence[str], Split]:
+    from torchvision import datasets
+
     samples = datasets.GTSRB(root, split="train" if train else "test")._samples
     paths = [str(Path(path).relative_to(root)) for path, _ in samples]
     return GTSRB_NAMES, whole(_images(root, paths), [label for _, label in samples])

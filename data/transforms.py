@@ -1,104 +1,161 @@
-"""From a PIL image to pixels: a fixed part, done once for an image, and a random part, done in every epoch."""
+"""From a PIL image to pixels: lists of torchvision's v2 transforms, cut where the first random one stands.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+The leading transforms that draw nothing at random are the fixed part. They run once for an image, on PIL images, as
+torchvision's own (antialiased) do. The rest runs in every epoch, on tensors, each image with a seed of its own.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
+from torchvision.transforms import InterpolationMode, v2
 
 from errors import UserError
 
+LARGEST_SIDE = 4096  # pixels; the most that a checkpoint's transforms may ask for
 
-@dataclass(frozen=True)
-class Transform:
-    """Resize with antialiasing, then crop a square; with `random`, half of the images are flipped left to right, too.
+# The transforms of the fixed part with the arguments that describe them; only these are rebuilt from a checkpoint.
+_FIXED: dict[type, tuple[str, ...]] = {
+    v2.Resize: ("size", "interpolation", "max_size"),
+    v2.CenterCrop: ("size",),
+    v2.Pad: ("padding", "fill", "padding_mode"),
+    v2.Grayscale: ("num_output_channels",),
+}
+
+
+def split_transforms(transforms: Sequence[Callable]) -> tuple[list[Callable], list[Callable]]:
+    """The fixed part of a list of transforms, and the part that runs in every epoch."""
+    kinds = [type(transform) in _FIXED for transform in transforms]
+    first = kinds.index(False) if False in kinds else len(kinds)
+    return list(transforms[:first]), list(transforms[first:])
+
+
+def decode(fixed: Sequence[Callable], image: Image.Image) -> np.ndarray:
+    """The fixed part of one image.
 
     Args:
-        size: pixels that the resized side or sides get.
-        crop: side of the square that is cut out; None: `size`, which is no crop where both sides are resized.
-        random: the crop's place is random, each place as likely as any other; else it is the centre's, without flips.
-        shorter: resize the shorter side and keep the aspect ratio; else resize both sides to `size`.
-        bicubic: bicubic in place of bilinear.
+        image: mode RGB, or F with values in [0,1].
+
+    Returns:
+        (h,w,3) uint8, or float32 in [0,1] for mode F, whose three channels are equal.
 
     Raises:
-        ValueError: a value of another type, or a crop that is larger than the resized image may be.
+        ValueError: the image is so narrow that resizing its shorter side would give gigapixels.
     """
-
-    size: int
-    crop: int | None = None
-    random: bool = False
-    shorter: bool = False
-    bicubic: bool = False
-
-    def __post_init__(self):
-        numbers = type(self.size) is type(self.side) is int
-        switches = all(type(switch) is bool for switch in (self.random, self.shorter, self.bicubic))
-        if not (numbers and switches and 0 < self.side <= self.size):
-            raise ValueError(f"{self} is no transform")
-
-    @property
-    def side(self) -> int:
-        """Side in pixels of the square images that come out."""
-        return self.size if self.crop is None else self.crop
-
-    @property
-    def decoded_side(self) -> int | None:
-        """Side of the squares that `decode` gives; None: their shorter side is `size`, the longer one varies."""
-        if self.random:
-            return None if self.shorter else self.size
-        return self.side
-
-    def decode(self, image: Image.Image) -> np.ndarray:
-        """The fixed part: all but the random crop and flip.
-
-        Args:
-            image: mode RGB, or F with values in [0,1].
-
-        Returns:
-            (h,w,3) uint8, or float32 in [0,1] for mode F; h = w = `decoded_side` unless that is None.
-
-        Raises:
-            ValueError: the image is so narrow that it would have gigapixels when its shorter side is `size`.
-        """
-        if self.shorter and self.size**2 * max(image.size) > min(image.size) * Image.MAX_IMAGE_PIXELS:
+    is_float = image.mode == "F"
+    for transform in fixed:
+        shorter = type(transform) is v2.Resize and transform.max_size is None and len(transform.size) == 1
+        if shorter and transform.size[0] ** 2 * max(image.size) > min(image.size) * Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are too narrow")
-        mode = InterpolationMode.BICUBIC if self.bicubic else InterpolationMode.BILINEAR
-        image = F.resize(image, self.size if self.shorter else [self.size, self.size], mode)
-        pixels = np.array(image if self.random else F.center_crop(image, self.side))
-        if image.mode == "F":  # bicubic overshoots; PIL clips integers by itself
-            return np.repeat(pixels.clip(0, 1)[..., None], 3, axis=2)
-        return pixels
-
-    def cut(self, pixels: np.ndarray, place: Sequence[float]) -> np.ndarray:
-        """The random crop of one image: (h,w,...) -> (side,side,...), a view.
-
-        Args:
-            place: uniform draws (y,x) in [0,1) of double precision: those of single precision could round up to 1.
-        """
-        y, x = (int(at * (length - self.side + 1)) for at, length in zip(place, pixels.shape[:2], strict=True))
-        return pixels[y : y + self.side, x : x + self.side]
-
-    def on_batch(self, images: Tensor, batch_size: int, share: slice) -> Tensor:
-        """The random flips of images (b,3,side,side), a share of a batch; draws for all from torch's CPU generator."""
-        if not self.random:
-            return images
-        flip = (torch.rand(batch_size) < 0.5)[share].to(images.device, non_blocking=True)
-        return torch.where(flip[:, None, None, None], images.flip(3), images)
+        if not (is_float and type(transform) is v2.Grayscale):  # it would round to 0 and 1 what is grey already
+            image = transform(image)
+    if is_float:  # bicubic overshoots; PIL clips integers by itself
+        return np.repeat(np.array(image).clip(0, 1)[..., None], 3, axis=2)
+    return np.array(image.convert("RGB"))
 
 
-def restore_transform(setup: dict, default_size: int | None) -> Transform:
-    """The evaluation transform that a checkpoint's `setup` names, or plain resizing where it names none.
+def keeps_size(fixed: Sequence[Callable], height: int, width: int) -> bool:
+    """Whether the fixed part only resizes and crops to the size that images have, which leaves them as they are."""
+    same = [[height, width], [height]] if height == width else [[height, width]]
+    return all(type(each) in (v2.Resize, v2.CenterCrop) and list(each.size or ()) in same for each in fixed)
+
+
+def vary(transforms: Sequence[Callable], image: Tensor, seed: int) -> Tensor:
+    """The part that runs in every epoch, of one image.
+
+    Torch's CPU generator is seeded and not restored. (`torch.manual_seed` also seeds every GPU and takes 50 times as
+    long.)
+
+    Args:
+        image: (3,h,w) uint8, or float32 in [0,1]. It may be changed.
+    """
+    torch.default_generator.manual_seed(seed)
+    for transform in transforms:
+        image = transform(image)
+    return image
+
+
+def output_size(transforms: Sequence[Callable]) -> int:
+    """The side in pixels of the square images that a fixed list of transforms gives.
 
     Raises:
-        UserError: what it names is no transform.
+        UserError: it gives other shapes, or shapes that depend on the image's.
     """
-    fields = setup.get("transform", {"size": default_size})
+    fixed, _ = split_transforms(transforms)
+    shapes = {decode(fixed, Image.new("RGB", size)).shape[:2] for size in ((60, 60), (90, 90))}
+    sides = {side for shape in shapes for side in shape}
+    if len(sides) != 1:
+        found = f"These give {' and '.join(map(str, sorted(shapes)))}: {describe_transforms(transforms)}."
+        raise UserError("The transforms give square images of one size.", found, "Add a CenterCrop.")
+    return sides.pop()
+
+
+def describe_transforms(transforms: Sequence[Callable]) -> list[list]:
+    """[class name, arguments] of each transform, in plain values; one that is not fixed has its `repr` as arguments."""
+    return [
+        [type(each).__name__, {name: _plain(getattr(each, name)) for name in _FIXED[type(each)]}]
+        if type(each) in _FIXED
+        else [type(each).__name__, repr(each)]
+        for each in transforms
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, list | tuple):
+        return list(map(_plain, value))
+    return value if isinstance(value, int | float | str | None) else repr(value)
+
+
+def restore_transforms(setup: dict, default_size: int | None) -> list[Callable]:
+    """The evaluation transforms that a checkpoint's `setup` names, or plain resizing where it names none.
+
+    A checkpoint has them as `describe_transforms` gives them, or as a dict if it is older. Nothing that it names is
+    looked up except the classes of the fixed part.
+
+    Raises:
+        UserError: what it names is no list of transforms.
+    """
+    named = setup.get("transform", {"size": default_size})
     try:
-        return replace(Transform(**fields), random=False)
-    except (TypeError, ValueError):
-        asked = "The checkpoint's `transform` has a size, and may have a crop, `random`, `shorter` and `bicubic`."
-        raise UserError(asked, f"Found {fields!r}.", "Give another file.") from None
+        restored = [_restore_one(*one) for one in named] if isinstance(named, list) else _restore_older(**named)
+        decode(restored, Image.new("RGB", (13, 11)))  # whether the arguments make sense
+        return restored
+    except Exception:  # a file may hold anything
+        raise UserError(
+            'The checkpoint\'s `transform` is a list such as [["Resize", {"size": [128, 128]}]].'
+            " In an older checkpoint it has a size, and may have a crop, `random`, `shorter` and `bicubic`.",
+            f"Found {named!r:.500}.",
+            "Give another file.",
+        ) from None
+
+
+def _restore_one(name: str, arguments: dict) -> Callable:
+    kind = {kind.__name__: kind for kind in _FIXED}[name]
+    if not (arguments.keys() <= set(_FIXED[kind]) and all(map(_is_sensible, arguments.values()))):
+        raise ValueError(arguments)
+    return kind(**arguments)
+
+
+def _is_sensible(value: Any) -> bool:
+    if type(value) is list:
+        return len(value) <= 4 and all(type(each) is not list and _is_sensible(each) for each in value)
+    return type(value) in (str, type(None)) or (type(value) in (int, float) and 0 <= value <= LARGEST_SIDE)
+
+
+def _restore_older(
+    size: int, crop: int | None = None, random: bool = False, shorter: bool = False, bicubic: bool = False
+) -> list[Callable]:
+    """What the dict of an older checkpoint says. `random` was for training; evaluation leaves it out."""
+    side = size if crop is None else crop
+    numbers = type(size) is type(side) is int and 0 < side <= size <= LARGEST_SIDE
+    if not (numbers and all(type(switch) is bool for switch in (random, shorter, bicubic))):
+        raise ValueError(size, crop)
+    mode = InterpolationMode.BICUBIC if bicubic else InterpolationMode.BILINEAR
+    resize = v2.Resize(size if shorter else (size, size), mode)
+    return [resize, v2.CenterCrop(side)] if shorter or side < size else [resize]
