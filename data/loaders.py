@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.cache import DamagedImages, RaggedPixels, cached_pixels, check_images
 from data.catalog import find_dataset
 from data.splits import PARTS, ImageArrays, Split, Splits, quiet
-from data.transforms import decode, keeps_size, split_transforms, vary
+from data.transforms import decode, describe_transforms, keeps_size, split_transforms, vary
 from errors import UserError
 
 WHOLE = slice(None)
@@ -58,6 +59,16 @@ class Data:
     @property
     def num_classes(self) -> int:
         return self.dataset.num_classes
+
+    @property
+    def num_features(self) -> int:
+        """D, of data whose images were `encoded`."""
+        return self.test.examples.shape[1]
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """What a checkpoint says of the data, in plain values."""
+        return {"class_names": list(self.class_names), "transform": describe_transforms(self.eval_transforms)}
 
     @property
     def train_as_eval(self) -> "Loader":
@@ -144,17 +155,23 @@ class Loader:
 def load_data(
     dataset: Splits, run, *, train: list[Callable], eval: list[Callable], parts: Sequence[str] = PARTS
 ) -> Data:
-    """Loaders of a data set's splits; the training split is shuffled.
+    """Loaders of a data set's splits, as `run.loading` says; see `build_data`."""
+    return build_data(dataset, train=train, eval=eval, parts=parts, **run.loading(dataset.batch_size))
+
+
+def build_data(
+    dataset: Splits, *, train: list[Callable], eval: list[Callable], parts: Sequence[str] = PARTS, **how: Any
+) -> Data:
+    """Loaders of a data set's splits. The training split is shuffled.
 
     Args:
-        run: its `loading` says how images come in, as `build_loader` takes it.
         train, eval: lists of torchvision's v2 transforms; see `data.transforms`.
         parts: the splits that are loaded.
+        how: as `build_loader` takes it.
 
     Raises:
         DamagedImages: some images cannot be decoded; names those of all splits.
     """
-    how = run.loading(dataset.batch_size)
     loaders: dict[str, Loader | None] = dict.fromkeys(PARTS)
     damaged: list[str] = []
     for part in parts:

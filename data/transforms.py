@@ -79,21 +79,6 @@ def vary(transforms: Sequence[Callable], image: Tensor, seed: int) -> Tensor:
     return image
 
 
-def output_size(transforms: Sequence[Callable]) -> int:
-    """The side in pixels of the square images that a fixed list of transforms gives.
-
-    Raises:
-        UserError: it gives other shapes, or shapes that depend on the image's.
-    """
-    fixed, _ = split_transforms(transforms)
-    shapes = {decode(fixed, Image.new("RGB", size)).shape[:2] for size in ((60, 60), (90, 90))}
-    sides = {side for shape in shapes for side in shape}
-    if len(sides) != 1:
-        found = f"These give {' and '.join(map(str, sorted(shapes)))}: {describe_transforms(transforms)}."
-        raise UserError("The transforms give square images of one size.", found, "Add a CenterCrop.")
-    return sides.pop()
-
-
 def describe_transforms(transforms: Sequence[Callable]) -> list[list]:
     """[class name, arguments] of each transform, in plain values; one that is not fixed has its `repr` as arguments."""
     return [
@@ -112,8 +97,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str | None) else repr(value)
 
 
-def restore_transforms(setup: dict, default_size: int | None) -> list[Callable]:
-    """The evaluation transforms that a checkpoint's `setup` names, or plain resizing where it names none.
+def restore_transforms(setup: dict) -> list[Callable] | None:
+    """The evaluation transforms that a checkpoint's `setup` names; None where it names none.
 
     A checkpoint has them as `describe_transforms` gives them, or as a dict if it is older. Nothing that it names is
     looked up except the classes of the fixed part.
@@ -121,7 +106,9 @@ def restore_transforms(setup: dict, default_size: int | None) -> list[Callable]:
     Raises:
         UserError: what it names is no list of transforms.
     """
-    named = setup.get("transform", {"size": default_size})
+    if "transform" not in setup:
+        return None
+    named = setup["transform"]
     try:
         restored = [_restore_one(*one) for one in named] if isinstance(named, list) else _restore_older(**named)
         decode(restored, Image.new("RGB", (13, 11)))  # whether the arguments make sense
