@@ -1,7 +1,8 @@
 """What tests share: a results folder and a data folder of their own, the network `tiny` and the data set `small`."""
 
 import importlib.util
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import cfg
 from data import catalog
 from models.networks import NETWORKS
 
-torch.set_num_threads(1)  # the work is small, and another process may be using the other cores
+if "OMP_NUM_THREADS" not in os.environ:  # who sets it, wants so many threads
+    torch.set_num_threads(1)  # the work is small, and another process may be using the other cores
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +29,19 @@ def own_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setitem(NETWORKS, "tiny", TINY)
     monkeypatch.setattr(catalog, "DATASETS", (*catalog.DATASETS, SMALL))
+
+
+@pytest.fixture
+def float64(monkeypatch) -> Iterator[None]:
+    """Whatever the test makes is float64, `Tensor.float` gives float64 too.
+
+    Two ways of computing one number then differ by 1e-16 times a few powers of ten: a tolerance of 1e-9 holds on every
+    machine, and rounding decides no argmax and moves no activation to the other side of a kink.
+    """
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

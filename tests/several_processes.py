@@ -7,17 +7,12 @@ import json
 import os
 import sys
 
-import torch
 from conftest import load_script
-from tiny import SMALL, TINY
+from tiny import prepare_process
 
-from data import catalog
-from models.networks import NETWORKS
 from tools.common import processes
 
-torch.set_num_threads(1)
-catalog.DATASETS = (*catalog.DATASETS, SMALL)
-NETWORKS["tiny"] = TINY
+prepare_process()
 processes.connect()
 for script, *argv in json.loads(sys.argv[1]):
     load_script(script).main(argv)

@@ -8,6 +8,7 @@ from conftest import load_script
 from errors import UserError
 from tools.common.machine import anonymous_memory
 
+pytestmark = pytest.mark.numeric
 FEW = "--network resnet18 --batch-size 2 --steps 1 --repeat 1 --train-images 5 --test-images 3".split()
 
 
@@ -26,7 +27,7 @@ def test_rows(tmp_path, capsys):
     assert len(told) == 4 and all("times" in line for line in told[1:])
 
 
-def test_paths_do_the_same_work_in_their_own_way(tmp_path):
+def test_paths_do_the_same_work_in_their_own_way(tmp_path, float64):
     benchmark = load_script("tools/benchmark")
     args = benchmark.argparse.Namespace(precision="float32", device=benchmark.torch.device("cpu"), workers=0)
     args.batch_size, args.steps, args.gpu_cache_fraction = 2, 1, 0.0

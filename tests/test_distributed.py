@@ -24,7 +24,7 @@ from errors import Interrupted
 from tools.common import flag_types
 from tools.common.run import Run
 
-pytestmark = pytest.mark.usefixtures("small")
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small", "float64")]
 SCRIPTS = [script for script in METHODS if script != "experiments/cnn/full_finetune"]  # batch normalisation needs CUDA
 # Of 24 images, batches of 7 leave 3 for the last one, 2 and 1; batches of 23 leave 1 and none.
 BATCH_SIZE = dict.fromkeys(SCRIPTS, 7) | {"experiments/cnn/ilm_vp": 23, "experiments/clip/evp": 23}
@@ -33,7 +33,8 @@ MORE = {"experiments/clip/ilm_tp_vp": ("--mapping-source", "train")}
 
 def torchrun(script: str, *words: object, processes: int = 2) -> subprocess.Popen:
     environment = os.environ | {"VP_DATA_PATH": str(cfg.data_path), "VP_RESULTS_PATH": str(cfg.results_path)}
-    environment |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "VP_DEVICE": "cpu"}
+    environment |= {"TQDM_DISABLE": "1", "VP_DEVICE": "cpu", "TINY_FLOAT64": "1"}
+    environment.setdefault("OMP_NUM_THREADS", "1")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     pipe = subprocess.PIPE
     command += [str(ROOT / "tests" / f"{script}.py"), *map(str, words)]
@@ -58,9 +59,9 @@ def assert_close(one, two, where: str) -> None:
         for index, (a, b) in enumerate(zip(one, two, strict=True)):
             assert_close(a, b, f"{where}, {index}")
     elif isinstance(one, torch.Tensor):
-        torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4, msg=lambda text: f"{where}: {text}")
+        torch.testing.assert_close(two, one, rtol=1e-7, atol=1e-9, msg=lambda text: f"{where}: {text}")
     elif isinstance(one, float):
-        assert two == pytest.approx(one, rel=1e-4, abs=1e-6), where
+        assert two == pytest.approx(one, rel=1e-9, abs=1e-12), where
     else:
         assert one == two, where
 

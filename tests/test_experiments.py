@@ -13,7 +13,7 @@ from errors import RunError, UserError
 from models.networks import NETWORKS
 from tools.common.run import Run
 
-pytestmark = pytest.mark.usefixtures("small")
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small")]
 
 METHODS = {  # script -> the checkpoint's key of what it learns
     "experiments/cnn/rlm_vp": "visual_prompt_dict",
@@ -182,7 +182,7 @@ def test_mapping_interval(run_script):
 
 
 @pytest.mark.parametrize("script", ["experiments/cnn/ilm_vp", "experiments/clip/ilm_tp_vp"])
-def test_a_map_from_the_training_passes(script, words, monkeypatch):
+def test_a_map_from_the_training_passes(script, words, monkeypatch, float64):
     """With a prompt that stands still, training predicts what a pass of its own would; and that pass is not made."""
     module, passes, maps = load_script(script), [], {}
     count = module.count_predictions

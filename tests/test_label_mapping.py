@@ -12,6 +12,8 @@ from algorithms.label_mapping import (
     random_label_mapping,
 )
 
+pytestmark = pytest.mark.numeric
+
 
 def slow_frequency_mapping(counts: torch.Tensor) -> list[int]:
     """The definition, word for word: largest count first, ties by source and then target, strike out both."""

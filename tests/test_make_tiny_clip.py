@@ -11,6 +11,8 @@ from conftest import load_script
 from data.catalog import find_dataset
 from errors import UserError
 
+pytestmark = pytest.mark.numeric
+
 
 def test_it_learns_and_opens_as_a_clip(run_script, tmp_path):
     record = run_script("tools/make_tiny_clip", tmp_path / "made" / "here", "--epoch", 8)

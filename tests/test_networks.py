@@ -15,6 +15,8 @@ from models import networks
 from models.fold import fold_batch_norm
 from models.networks import CLASS_NAMES, NETWORKS, Network, NetworkRow, find_network, load_network, placed
 
+pytestmark = pytest.mark.numeric
+
 
 def random_statistics(network: nn.Module) -> nn.Module:
     """Batch normalisation as a trained network has it: statistics and weights that are not 0 and 1."""
@@ -37,7 +39,7 @@ def random_statistics(network: nn.Module) -> nn.Module:
         ("levit_128s", 0),
     ],
 )
-def test_folding_keeps_the_function(name, left):
+def test_folding_keeps_the_function(name, left, float64):
     torch.manual_seed(0)
     network = random_statistics(timm.create_model(name, pretrained=False))
     x = torch.randn(2, 3, 224, 224)
@@ -45,7 +47,7 @@ def test_folding_keeps_the_function(name, left):
         expected = network(x)
         folded = fold_batch_norm(network)(x)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == left
-    assert (folded - expected).norm() <= 1e-4 * expected.norm()
+    assert (folded - expected).norm() <= 1e-10 * expected.norm()
 
 
 def test_folding_leaves_alone_what_another_layer_reads():
@@ -65,23 +67,23 @@ def test_folding_leaves_alone_what_another_layer_reads():
     assert isinstance(network.norm, nn.BatchNorm2d)
 
 
-def test_efficientnet_lite0_knows_a_cat():
+def test_efficientnet_lite0_knows_a_cat(float64):
     import skimage.data
 
     network = load_network("efficientnet_lite0")
     plain = load_network("efficientnet_lite0", plain=True)
-    cat = torch.from_numpy(skimage.data.cat()[:, 75:375].copy()).permute(2, 0, 1)[None] / 255
+    cat = torch.from_numpy(skimage.data.cat()[:, 75:375].copy()).permute(2, 0, 1)[None].double() / 255
     x = nn.functional.interpolate(cat, (224, 224), mode="bilinear", antialias=True)
     with torch.no_grad():
         logits = network(x)
         reference = plain(x)
     assert CLASS_NAMES[logits.argmax()] in ("Egyptian cat", "tabby", "tiger cat")
-    assert (logits - reference).norm() <= 1e-4 * reference.norm()
+    assert (logits - reference).norm() <= 1e-10 * reference.norm()
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
 
 
-def test_normalisation_is_the_rows():
+def test_normalisation_is_the_rows(float64):
     row = NetworkRow(nn.Identity, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0), input_size=1)
     network = Network(nn.Identity(), row, frozen=True)
     x = torch.tensor([0.6, 0.6, 0.7]).view(1, 3, 1, 1)
@@ -118,6 +120,8 @@ def test_logits_are_float32_in_every_precision(precision):
     reference = load_network("tiny")(x)
     assert logits.dtype == torch.float32
     assert torch.equal(logits, reference) == (precision == "float32")
+    # bfloat16 rounds by at most 2^-9. Input, weights and result of 3 layers are 9 roundings, 0.018 of a sum's terms;
+    # the terms' norm is allowed to be 3 times the sum's.
     assert (logits - reference).norm() < 0.05 * reference.norm()
 
 

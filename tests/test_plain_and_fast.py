@@ -18,6 +18,8 @@ from models.shared_border import share_border
 from models.visual_prompt import AdditiveVisualPrompt, ExpansiveVisualPrompt, PaddedVisualPrompt, frame
 from tools.common.run import Run
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def losses(monkeypatch) -> list[float]:
@@ -55,7 +57,7 @@ def shared(monkeypatch) -> list[int]:
     "words",
     ["--network tiny --batch-size 8 --epoch 7", "--network efficientnet_lite0 --batch-size 6 --epoch 5 --lr 0.0001"],
 )
-def test_a_whole_run_is_the_same(words, small, run_script, losses, maps, shared):
+def test_a_whole_run_is_the_same(words, small, run_script, losses, maps, shared, float64):
     results = {}
     for path in ((), ("--plain",)):
         result = run_script("experiments/cnn/ilm_vp", "--dataset", "small", *words.split(), *path)
@@ -65,7 +67,7 @@ def test_a_whole_run_is_the_same(words, small, run_script, losses, maps, shared)
             seen.clear()
     fast, plain = results.values()
     assert len(plain[0]) >= 20
-    assert fast[0][:20] == pytest.approx(plain[0][:20], rel=1e-3)
+    assert fast[0][:20] == pytest.approx(plain[0][:20], rel=1e-9)
     assert fast[1:3] == plain[1:3]
     assert len(set(map(tuple, plain[1]))) > 1  # otherwise the same maps would say little
     assert fast[3] and not plain[3]
@@ -88,7 +90,7 @@ def test_who_shares_a_border(prompt):
     assert not Prompted(make(), load_network("tiny", frozen=False), 4).share
 
 
-def test_a_prompted_model_that_shares_does_less_and_gives_the_same():
+def test_a_prompted_model_that_shares_does_less_and_gives_the_same(float64):
     torch.manual_seed(0)
     prompt, x = ExpansiveVisualPrompt(8, 224), torch.rand(8, 3, 8, 8)
     nn.init.normal_(prompt.program)
@@ -101,13 +103,13 @@ def test_a_prompted_model_that_shares_does_less_and_gives_the_same():
             logits = model(x)
             F.cross_entropy(logits, torch.arange(8) % 4).backward()
         seen[model.share] = logits.detach(), prompt.program.grad, work.total
-    torch.testing.assert_close(seen[True][0], seen[False][0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(seen[True][1], seen[False][1], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(seen[True][0], seen[False][0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(seen[True][1], seen[False][1], rtol=1e-9, atol=1e-12)
     assert seen[True][2] < 0.7 * seen[False][2]
 
 
 @pytest.mark.parametrize("script", ["experiments/cnn/ilm_vp", "experiments/cnn/full_finetune", "experiments/clip/evp"])
-def test_compiling(script, words, run_script, small, shared, losses, monkeypatch):
+def test_compiling(script, words, run_script, small, shared, losses, monkeypatch, float64):
     """torch.compile's own tracing at work; what it would make of the graph is another compiler's matter."""
     compiled, compile = [], nn.Module.compile
 
@@ -123,7 +125,7 @@ def test_compiling(script, words, run_script, small, shared, losses, monkeypatch
     run_script(script, *flags, "--compile")
     assert len(compiled) == 1
     assert not shared
-    assert len(losses) == 6 and losses == pytest.approx(expected, rel=1e-3)
+    assert len(losses) == 6 and losses == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_run_may_go_on_compiled(words, run_script, small, monkeypatch, capsys):
@@ -184,7 +186,7 @@ def test_a_step_reads_nothing_from_the_device(monkeypatch):
 
 
 @pytest.mark.parametrize("norm", ["l2", "none"])
-def test_scaled_gradients_make_the_same_step(norm):
+def test_scaled_gradients_make_the_same_step(norm, float64):
     """As the gradient scaler of float16 hands them over; a step with an infinite gradient is left out."""
     programs = []
     for scale, broken in ((None, False), (8.0, False), (8.0, True)):

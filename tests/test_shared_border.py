@@ -18,6 +18,8 @@ from models.networks import Network, NetworkRow
 from models.shared_border import SharedBorder, share_border
 from models.visual_prompt import ExpansiveVisualPrompt, PaddedVisualPrompt, frame
 
+pytestmark = pytest.mark.numeric
+
 
 class Work(TorchDispatchMode):
     """Counts the multiplications of all convolutions, forward and backward to their inputs."""
@@ -279,7 +281,9 @@ def test_a_shared_border_tells_what_the_dense_tensor_would():
     assert isinstance(shared.to(torch.bfloat16), SharedBorder)
     assert torch.equal(shared.dense(), dense)
     assert torch.equal(shared[2:4, 1], dense[2:4, 1])
-    assert torch.equal(share_border(prompt, x).tanh().clone().dense(), dense.tanh())
+    # a vector instruction and the scalar function of the rest are each within an ulp, 2^-23 of a number, of tanh
+    tanh = share_border(prompt, x).tanh().clone().dense()
+    torch.testing.assert_close(tanh, dense.tanh(), rtol=2 * 2**-23, atol=0)
     with torch.inference_mode():
         assert torch.equal(share_border(prompt, x) * 2, prompt(x) * 2)
     images = x.to(memory_format=torch.channels_last)

@@ -9,6 +9,8 @@ from torch import nn
 
 from algorithms.training import NonFiniteLoss, cosine_schedule, evaluate, fit, step_schedule, train_one_epoch
 
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("float64")]
+
 
 class Batches(list):
     """Batches as a loader gives them, with the labels of all."""
@@ -20,7 +22,10 @@ class Batches(list):
 
 def make_batches(sizes=(4, 4, 3), seed=0) -> Batches:
     generator = torch.Generator().manual_seed(seed)
-    return Batches((torch.randn(n, 5, generator=generator), torch.randint(3, (n,), generator=generator)) for n in sizes)
+    return Batches(
+        (torch.randn(n, 5, generator=generator, dtype=torch.float64), torch.randint(3, (n,), generator=generator))
+        for n in sizes
+    )
 
 
 def scaler() -> torch.amp.GradScaler:
@@ -33,7 +38,7 @@ def test_evaluate_is_the_mean_over_images_not_over_batches():
     with torch.no_grad():
         logits = model(x)
     result = evaluate(model, batches)
-    assert result["loss"] == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-6)
+    assert result["loss"] == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-12)
     assert result["acc"] == pytest.approx((logits.argmax(1) == y).sum().item() / 9)
 
 
@@ -58,7 +63,7 @@ def test_one_epoch_equals_steps_by_hand():
         weight, bias = weight - 0.5 * error.T @ x, bias - 0.5 * error.sum(0)
     torch.testing.assert_close(model.weight.detach(), weight)
     torch.testing.assert_close(model.bias.detach(), bias)
-    assert result == pytest.approx({"loss": total / 11, "acc": correct / 11}, rel=1e-5)
+    assert result == pytest.approx({"loss": total / 11, "acc": correct / 11}, rel=1e-12)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

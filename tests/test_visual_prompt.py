@@ -15,6 +15,8 @@ from models.visual_prompt import (
 )
 from tools.common.flag_types import scaled
 
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("float64")]
+
 # image, canvas -> rows above and left of the image, rows below and right of it
 GEOMETRY = [
     (32, 224, 96, 96),
@@ -114,7 +116,7 @@ def test_an_additive_prompt_adds_in_the_normalised_space():
         return (x - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
     expected = normalised(images) + frame(16, 3) * prompt.program
-    torch.testing.assert_close(normalised(prompt(images)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(normalised(prompt(images)), expected, rtol=1e-10, atol=1e-12)
     assert prompt.state_dict().keys() == {"program", "mask"}
     assert prompt.mask.shape == (3, 16, 16)
 

@@ -4,6 +4,7 @@ python tests/tiny.py experiments/cnn/ilm_vp.py --network tiny --dataset digits
 """
 
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -63,9 +64,19 @@ def make_clip(folder: Path, architecture: dict = CLIP_ARCHITECTURE, seed: int = 
 
 SMALL = catalog.Dataset("small", Folder(), image_size=32, batch_size=8)
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+
+def prepare_process() -> None:
+    """What conftest.py and its fixture `float64` do, in a process of its own: TINY_FLOAT64=1 asks for the latter."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    if "TINY_FLOAT64" in os.environ:
+        torch.Tensor.float = torch.Tensor.double
+        torch.set_default_dtype(torch.float64)
     catalog.DATASETS = (*catalog.DATASETS, SMALL)
     NETWORKS["tiny"] = TINY
+
+
+if __name__ == "__main__":
+    prepare_process()
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")
