@@ -1,15 +1,17 @@
 """The receipts of runs, read back: which method in which setting, on which data set, with which numbers."""
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from errors import UserError
 from tools.common.files import read_json
+from tools.common.methods import METHODS, rows_of
 from tools.common.naming import PLACE
 
-METRICS = {  # --metric -> the number in result.json, what it is the accuracy of, and why it may not be there
+# --metric -> the number in result.json, what it is the accuracy of, and why a run may lack it
+METRICS = {
     "last": ("test_acc_last", "after the last epoch", ""),
     "best": ("test_acc_best", "at its best epoch, chosen on the test set, as the originals report", ""),
     "at-best-val": ("test_acc_at_best_val", "at the best validation epoch", "No validation split"),
@@ -19,10 +21,11 @@ METRICS = {  # --metric -> the number in result.json, what it is the accuracy of
         "No corruptions.json",
     ),
 }
-_NAMES = {"zero_shot": "ZS", "single_tp_vp": "single-TP-VP", "ilm_tp_vp": "ILM-TP-VP", "vp": "VP", "rlm_vp": "RLM-VP"}
-_NAMES |= {"flm_vp": "FLM-VP", "ilm_vp": "ILM-VP", "evp": "EVP", "linear_probing": "LP", "full_finetune": "FF"}
-# script below experiments/ -> the papers' name, in the order of the columns
-METHODS = {f"{folder}/{script}": name for folder in ("cnn", "clip") for script, name in _NAMES.items()}
+
+
+def position(name: str, known: Sequence[str]) -> tuple[int, str]:
+    """A key to sort names by: those of `known` in its order, the others behind, by the alphabet."""
+    return [*known, name].index(name), name
 
 
 @dataclass(frozen=True)
@@ -32,21 +35,26 @@ class Column:
     method: str
     setting: tuple[str, ...] = ()
 
+    def __lt__(self, other: "Column") -> bool:
+        """Columns stand in the order of METHODS, one method's by their settings."""
+        mine, theirs = ((position(column.method, [*METHODS]), column.setting) for column in (self, other))
+        return mine < theirs
+
     @property
     def folder(self) -> str:
         return self.method.partition("/")[0]
 
     def label(self, shared: Collection[str] = ()) -> str:
-        """The papers' name of the method, and of its setting what is not `shared`."""
+        """The method's name, and what of its setting is not `shared`."""
         own = ", ".join(words for words in self.setting if words not in shared)
-        return METHODS.get(self.method, self.method.rpartition("/")[2]) + (f" ({own})" if own else "")
+        return rows_of([self.method])[self.method].name + (f" ({own})" if own else "")
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """A run: its folder, its place in the tables, args.json, result.json ({} where there is none yet).
+    """A run, with the content of its args.json, and of its result.json ({} where there is none yet).
 
-    `command` is what was typed, in words; `size` the data set's classes and test images.
+    `command` is what was typed, in words; `size` is the data set's number of classes and of test images.
     """
 
     path: Path
@@ -62,7 +70,7 @@ class Receipt:
 
 
 def number(value: object) -> float | None:
-    """A number as it is, None for anything else that a damaged file may hold in its place."""
+    """A number as it is, None for anything else that a damaged file may hold instead."""
     right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
     return value if right else None
 
@@ -85,8 +93,8 @@ def read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
 def read_receipt(path: Path) -> Receipt:
     """A run's receipt. Raises one of the errors that `read_receipts` catches where it is damaged or not this run's."""
     args, result = read_json(path / "args.json"), read_json(path / "result.json")
-    method, place = "/".join(path.parts[-3:-1]), (str(args["network"]), str(args["dataset"]), int(args["seed"]))
-    own = {"method": method, "epochs": args["epoch"], **dict(zip(PLACE, place, strict=True))}
+    method, identity = "/".join(path.parts[-3:-1]), (str(args["network"]), str(args["dataset"]), int(args["seed"]))
+    own = {"method": method, "epochs": args["epoch"], **dict(zip(PLACE, identity, strict=True))}
     if differing := [name for name, value in own.items() if result.get(name, value) != value]:
         raise ValueError(f"another {', '.join(differing)} in result.json")
     command = shlex.split(str(result.get("command") or args["command"]))
@@ -99,4 +107,4 @@ def read_receipt(path: Path) -> Receipt:
     if "setting" not in args:
         raise ValueError("args.json lacks `setting`: a run of an older layout")
     column = Column(method, tuple(map(str, args["setting"])))
-    return Receipt(path, column, *place, args, result, command, size, finished)
+    return Receipt(path, column, *identity, args, result, command, size, finished)
