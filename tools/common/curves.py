@@ -1,4 +1,4 @@
-"""Curves by epoch, the methods together: SVG that stands in a page, in the page's own font and text colour."""
+"""Curves by epoch, the methods together, as SVG with the page's font and text colour."""
 
 import io
 import re
@@ -18,12 +18,11 @@ from matplotlib.ticker import MaxNLocator
 from tools.common.methods import rows_of
 from tools.common.results import Column, number
 
-INK = "#010203"  # in a figure; becomes the page's text colour, which may be dark or light
+INK = "#010203"  # stands in a figure for the page's text colour, which may be dark or light
 _LOOK = {"font.size": 9, "font.sans-serif": ["DejaVu Sans"], "svg.fonttype": "none"}  # the widest of likely fonts
 _LOOK |= {"axes.spines.top": False, "axes.spines.right": False}
 _LOOK |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK)
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # the settings of one method
 
 
@@ -59,7 +58,7 @@ class Line:
     trained: bool
 
     def values(self, key: str, scale: float) -> dict[int, list[float]]:
-        """Epoch -> what the runs logged for `key`; what is no number is passed over."""
+        """Epoch -> what the runs logged for `key`; values that are no number are left out."""
         found = defaultdict(list)
         for record in (record for records in self.logs for record in records):
             if (value := number(record.get(key))) is not None:
@@ -78,7 +77,7 @@ def style(columns: Sequence[Column]) -> dict[Column, dict]:
 
 
 def panels(lines: Sequence[Line], name: str) -> list[tuple[str, Markup, str]]:
-    """Title, SVG and text of every panel that has anything to show over epochs; `name` is the page's for the figure."""
+    """Title, SVG and text of every panel that has a curve to show; `name` tells the figure from the page's others."""
     shown = []
     for panel in PANELS:
         curves = [line.values(panel.key, panel.scale) for line in lines if line.trained]
@@ -128,24 +127,19 @@ def swatch(line: Line) -> Markup:
 
 
 def svg(figure: Figure, salt: str, lines: Sequence[Line]) -> Markup:
-    """A figure to stand in a page: coordinates to a tenth of a point, and each line says which method's it is.
+    """A figure to stand in a page. Coordinates are to a tenth of a point, and each line says which method's it is.
 
-    Args:
-        salt: makes the figure's ids its own among those of the page.
+    Figures of one page need `salt`s of their own, so that their ids differ.
     """
-    file = io.StringIO()
+    file, to_a_tenth = io.StringIO(), lambda found: f"{round(float(found[0]), 1):g}"
     with rc_context(_LOOK | {"svg.hashsalt": salt}):
         figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
     text = file.getvalue()
     text = re.sub(r">\s+<", "><", text[text.index("<svg") :])
     text = re.sub(r"<defs><style.*?</style></defs>", "", text)  # it would hold for all of the page
-    text = re.sub(r' (d|x|y)="[^"]*"', lambda path: re.sub(r"-?\d+\.\d+", _to_a_tenth, path[0]), text)
+    text = re.sub(r' (d|x|y)="[^"]*"', lambda path: re.sub(r"-?\d+\.\d+", to_a_tenth, path[0]), text)
     text = re.sub(r'<g id="line-(\d+)"', lambda g: f'<g data-method="{escape(lines[int(g[1])].method)}"', text)
     return Markup(re.sub(r'<g id="[^"]*"', "<g", text).replace(INK, "currentColor"))
-
-
-def _to_a_tenth(found: re.Match) -> str:
-    return f"{float(found[0]):.1f}".removesuffix(".0")
 
 
 def describe(lines: Sequence[Line], panel: Panel) -> str:
