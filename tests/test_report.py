@@ -21,8 +21,7 @@ import cfg
 from errors import UserError
 from tools.common.curves import PANELS, Line, panels, style
 from tools.common.files import read_json
-from tools.common.methods import METHODS
-from tools.common.results import Column
+from tools.common.methods import METHODS, Column
 
 pytestmark = pytest.mark.usefixtures("small")
 

@@ -38,7 +38,8 @@ from tools.common.args import Parser
 from tools.common.curves import Line, panels, style, swatch
 from tools.common.files import write_whole
 from tools.common.machine import ROOT
-from tools.common.results import METRICS, Column, position
+from tools.common.methods import Column, position
+from tools.common.results import METRICS
 from tools.common.run_view import RunView, view
 from tools.common.tables import Table, add_table_flags, build_table, named, read_networks
 

@@ -33,8 +33,8 @@ from errors import UserError
 from tools.common.args import Parser
 from tools.common.files import write_whole
 from tools.common.machine import ROOT
+from tools.common.methods import Column
 from tools.common.naming import CLIP
-from tools.common.results import Column
 from tools.common.tables import FORMATS, add_table_flags, axes, build_table, named, read_networks
 
 

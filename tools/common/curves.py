@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tools.common.methods import rows_of
-from tools.common.results import Column, number
+from tools.common.methods import Column, rows_of
+from tools.common.results import number
 
 INK = "#010203"  # stands in a figure for the page's text colour, which may be dark or light
 _LOOK = {"font.size": 9, "font.sans-serif": ["DejaVu Sans"], "svg.fonttype": "none"}  # the widest of likely fonts

@@ -3,7 +3,7 @@
 A script without a row here, a method of your own, is called by its file's name and gets a mark that no row has.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -78,3 +78,30 @@ def rows_of(scripts: Iterable[str]) -> dict[str, Method]:
     return METHODS | {
         script: Method(script, script.rpartition("/")[2], *mark) for script, mark in zip(own, marks, strict=True)
     }
+
+
+def position(name: str, known: Sequence[str]) -> tuple[int, str]:
+    """A key to sort names by: those of `known` in its order, the others behind, by the alphabet."""
+    return [*known, name].index(name), name
+
+
+@dataclass(frozen=True)
+class Column:
+    """A method, by its script below experiments/, in one setting: the flags that differ from the script's defaults."""
+
+    method: str
+    setting: tuple[str, ...] = ()
+
+    def __lt__(self, other: "Column") -> bool:
+        """Columns stand in the order of METHODS, one method's by their settings."""
+        mine, theirs = ((position(column.method, [*METHODS]), column.setting) for column in (self, other))
+        return mine < theirs
+
+    @property
+    def folder(self) -> str:
+        return self.method.partition("/")[0]
+
+    def label(self, shared: Collection[str] = ()) -> str:
+        """The method's name, and what of its setting is not `shared`."""
+        own = ", ".join(words for words in self.setting if words not in shared)
+        return rows_of([self.method])[self.method].name + (f" ({own})" if own else "")

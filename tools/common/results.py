@@ -1,13 +1,12 @@
 """The receipts of runs, read back: which method in which setting, on which data set, with which numbers."""
 
 import shlex
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from errors import UserError
 from tools.common.files import read_json
-from tools.common.methods import METHODS, rows_of
+from tools.common.methods import Column
 from tools.common.naming import PLACE
 
 # --metric -> the number in result.json, what it is the accuracy of, and why a run may lack it
@@ -21,33 +20,6 @@ METRICS = {
         "No corruptions.json",
     ),
 }
-
-
-def position(name: str, known: Sequence[str]) -> tuple[int, str]:
-    """A key to sort names by: those of `known` in its order, the others behind, by the alphabet."""
-    return [*known, name].index(name), name
-
-
-@dataclass(frozen=True)
-class Column:
-    """A method, by its script below experiments/, in one setting: the flags that differ from the script's defaults."""
-
-    method: str
-    setting: tuple[str, ...] = ()
-
-    def __lt__(self, other: "Column") -> bool:
-        """Columns stand in the order of METHODS, one method's by their settings."""
-        mine, theirs = ((position(column.method, [*METHODS]), column.setting) for column in (self, other))
-        return mine < theirs
-
-    @property
-    def folder(self) -> str:
-        return self.method.partition("/")[0]
-
-    def label(self, shared: Collection[str] = ()) -> str:
-        """The method's name, and what of its setting is not `shared`."""
-        own = ", ".join(words for words in self.setting if words not in shared)
-        return rows_of([self.method])[self.method].name + (f" ({own})" if own else "")
 
 
 @dataclass(frozen=True)
@@ -76,7 +48,7 @@ def number(value: object) -> float | None:
 
 
 def read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
-    """Every run in `folder`, and a note for each whose files cannot be used. Raises UserError where there is no run."""
+    """Every run in `folder`, and a note for each whose files cannot be used. Raises UserError if there is no run."""
     receipts, notes = [], []
     for path in sorted({file.parent for name in ("args", "result") for file in folder.glob(f"*/*/*/{name}.json")}):
         try:
@@ -91,7 +63,7 @@ def read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
 
 
 def read_receipt(path: Path) -> Receipt:
-    """A run's receipt. Raises one of the errors that `read_receipts` catches where it is damaged or not this run's."""
+    """A run's receipt. Raises an error that `read_receipts` catches if it is damaged or of another run."""
     args, result = read_json(path / "args.json"), read_json(path / "result.json")
     method, identity = "/".join(path.parts[-3:-1]), (str(args["network"]), str(args["dataset"]), int(args["seed"]))
     own = {"method": method, "epochs": args["epoch"], **dict(zip(PLACE, identity, strict=True))}

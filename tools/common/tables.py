@@ -16,9 +16,9 @@ import cfg
 from errors import unknown_name
 from tools.common.flag_types import seed_number
 from tools.common.machine import ROOT
-from tools.common.methods import METHODS
+from tools.common.methods import METHODS, Column, position
 from tools.common.naming import CLIP, MACHINE, PLACE
-from tools.common.results import METRICS, Column, Receipt, position, read_receipts
+from tools.common.results import METRICS, Receipt, read_receipts
 
 
 def add_table_flags(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> None:
@@ -36,7 +36,7 @@ def add_table_flags(parser: argparse.ArgumentParser, datasets: Sequence[str]) ->
 
 
 def read_networks(args: argparse.Namespace) -> tuple[list[pd.DataFrame], list[str]]:
-    """The runs of each network that was asked for, in the order of the page, and notes on what cannot be used.
+    """The runs of each network that was asked for, in the order of the rows, and notes on what cannot be used.
 
     Raises:
         UserError: there is no run, or none of --network.
@@ -44,13 +44,14 @@ def read_networks(args: argparse.Namespace) -> tuple[list[pd.DataFrame], list[st
     receipts, notes = read_receipts(args.results)
     receipts.sort(key=lambda run: (position(run.dataset, args.order), run.column, run.seed))
     runs = pd.DataFrame([{**vars(run), "method": run.column.method, "run": run} for run in receipts])
-    if args.network and args.network not in (networks := sorted(set(runs.network))):
-        raise unknown_name("--network", args.network, networks)
-    runs = runs[runs.network == args.network] if args.network else runs
-    folders = {column.folder for column in runs.column}
+    networks = dict(list(runs.groupby("network")))
+    if args.network and args.network not in networks:
+        raise unknown_name("--network", args.network, list(networks))
+    chosen = [networks[args.network]] if args.network else list(networks.values())
+    folders = {column.folder for group in chosen for column in group.column}
     unknown = [method for method in args.methods or () if Column(method).folder not in folders]
     notes += [f"Left out, {method}: none of its folder was run, so its network is not known." for method in unknown]
-    return [group for _, group in runs.groupby("network")], notes
+    return chosen, notes
 
 
 def named(runs: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
@@ -63,12 +64,11 @@ def named(runs: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
 def axes(runs: pd.DataFrame, args: argparse.Namespace) -> tuple[list[str], list[Column], list[int]]:
     """A network's data sets, columns and seeds: those that were named, else those of its finished runs.
 
-    A method that was named and not run has a column if another of its folder was run.
+    A method that was named and not run has a column if another method of its folder was run.
     """
-    done = runs[runs.finished]
-    methods, folders = args.methods or set(done.method), {column.folder for column in runs.column}
-    columns = {column for column in done.column if column.method in methods}
-    without = {Column(method) for method in set(methods) - {column.method for column in columns}}
+    done, folders = runs[runs.finished], {column.folder for column in runs.column}
+    columns = {column for column in done.column if not args.methods or column.method in args.methods}
+    without = [Column(method) for method in set(args.methods or ()) - set(done.method)]
     columns |= {column for column in without if column.folder in folders}
     return list(dict.fromkeys(args.datasets or done.dataset)), sorted(columns), args.seeds or sorted(set(done.seed))
 
@@ -116,7 +116,7 @@ class Table:
 
 
 def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
-    """The table of one network's runs; its notes tell what a paper found, and what of the runs is not in the table."""
+    """The table of one network's runs; its notes tell what the papers found, and what of the runs is not in it."""
     (key, how, absent), (datasets, columns, _) = METRICS[args.metric], axes(runs, args)
     network, runs = runs.network.iloc[0], named(runs, args)
     done = runs[runs.finished]
@@ -127,33 +127,25 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
     done = done.assign(row=names, accuracy=accuracies)
     rows = {row: name for name in datasets for row in sorted(set(done.row[done.dataset == name]) or {name})}
     again = done.duplicated(["row", "column", "seed"])
-    kept = done[~again]
-    cells = kept.groupby(["row", "column"], sort=False).agg(
-        mean=("accuracy", "mean"),
-        std=("accuracy", "std"),
-        n=("accuracy", "count"),
-        runs=("accuracy", "size"),
-        mixed=("run", differing_flags),
-    )
+    cells = done[~again].groupby(["row", "column"], sort=False)
+    cells = cells.accuracy.agg(["mean", "std", "count", "size"]).assign(mixed=cells.run.agg(differing_flags))
+    cells = cells.rename(columns={"count": "n"})
+    whole = cells.n == cells["size"]
+
     trained = [set(run.column.setting) for run in done.run if run.args["epoch"]]
-    shared = set.intersection(*trained) if trained else set()
-    seeds = sorted(set(done.seed))
+    shared, seeds = set.intersection(*trained) if trained else set(), sorted(set(done.seed))
     over = "mean ± sample standard deviation over seeds" if len(seeds) > 1 else "seed"
     caption = f"{network}: test accuracy in percent {how}; {over} {', '.join(map(str, seeds))}."
     caption += f" All trained with: {', '.join(sorted(shared))}." if shared else ""
-
-    titles = {cell: f"{cell[1].label(shared)} on {cell[0]}" for cell in cells.index}
-    unfinished = len(runs) - len(done)
+    titles = pd.Series([f"{column.label(shared)} on {row}" for row, column in cells.index], cells.index, dtype=object)
     lists = {
-        "Runs not finished, left out": [str(unfinished)] if unfinished else [],
-        "Second runs of one seed, left out": list(map(str, done.path[again])),
-        f"{absent}, hence a dash": [titles[cell] for cell in cells.index[cells.n < cells.runs]],
-        "Averaged over several values of a flag": [
-            f"{titles[c]} ({flags})" for c, flags in cells.mixed.items() if flags
-        ],
+        "Runs not finished, left out": [str(len(runs) - len(done))] if len(runs) > len(done) else [],
+        "Second runs of one seed, left out": [str(path) for path in done.path[again]],
+        f"{absent}, hence a dash": titles[~whole],
+        "Averaged over several values of a flag": (titles + " (" + cells.mixed + ")")[cells.mixed != ""],
     }
-    notes = [f"{what}: {', '.join(which)}." for what, which in lists.items() if which]
-    table = Table(network, caption, rows, columns, shared, kept, cells[cells.n == cells.runs], notes)
+    notes = [f"{what}: {', '.join(which)}." for what, which in lists.items() if len(which)]
+    table = Table(network, caption, rows, columns, shared, done[~again], cells[whole], notes)
     if args.metric != "corruptions":  # the papers' headlines are of clean images
         notes[:0] = comparisons(table)
     return table
