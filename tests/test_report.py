@@ -21,7 +21,7 @@ import cfg
 from errors import UserError
 from tools.common.curves import PANELS, Line, panels, style
 from tools.common.files import read_json
-from tools.common.results import METHODS, Column
+from tools.common.methods import METHODS, Column
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -217,6 +217,23 @@ def test_a_mistake_is_one_message_of_three_lines(flags, message, results, run_sc
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         run_script("tools/report", *flags)
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_script_of_the_users_own_is_in_table_and_report(page, results, run_script):
+    """No file of the repository knows it: its receipts are enough for a name and a colour that no method has."""
+    run = next((results / "cnn/flm_vp").glob("*seed7*"))
+    mine = shutil.copytree(run, results / "cnn/my_method" / run.name) / "result.json"
+    mine.write_text(json.dumps(read_json(mine) | {"method": "cnn/my_method"}))
+    (head,) = (line for line in run_script("tools/results_table", "--network", "tiny").splitlines() if "| data" in line)
+    assert head.split()[-2] == "my_method"
+    found = page("--network", "tiny").html
+    assert '<option value="cnn/my_method">my_method</option>' in found
+    assert '<th scope="col" data-method="cnn/my_method">my_method</th>' in found
+    (line,) = re.findall(r'<li data-leaf data-method="cnn/my_method">(.*?)</li>', found, re.DOTALL)
+    assert line.endswith(" my_method")
+    colours = set(re.findall("stroke: (#[0-9a-f]{6})", line))
+    assert len(colours) == 1 and not colours & {row.colour.lower() for row in METHODS.values()}
+    assert f"stroke: {colours.pop()}" in found.split('<g data-method="cnn/my_method">')[1]
 
 
 # Curves -------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import cfg
 from errors import RunError, UserError
 from tools.common import naming
 from tools.common.args import add_mapping_flags, experiment_parser
-from tools.common.tables import PUBLISHED
+from tools.common.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -272,7 +272,7 @@ def test_evps_data_sets_are_those_of_the_shell_loops():
     (names,) = re.findall(
         r'^evp_datasets="(.*)"$', (ROOT / "experiments/reproduce/common.sh").read_text(), re.MULTILINE
     )
-    assert {figure.datasets for figure in PUBLISHED if figure.method == "clip/evp"} == {tuple(names.split())}
+    assert {figure.datasets for figure in METHODS["clip/evp"].headlines} == {tuple(names.split())}
 
 
 # Formats ------------------------------------------------------------------------------------------------------------

@@ -38,9 +38,10 @@ from tools.common.args import Parser
 from tools.common.curves import Line, panels, style, swatch
 from tools.common.files import write_whole
 from tools.common.machine import ROOT
-from tools.common.results import METHODS, METRICS, Column
+from tools.common.methods import Column, position
+from tools.common.results import METRICS
 from tools.common.run_view import RunView, view
-from tools.common.tables import Table, add_table_flags, build_table, is_named, place_of, read_networks, rows_in_words
+from tools.common.tables import Table, add_table_flags, build_table, named, read_networks
 
 TEMPLATES = ROOT / "tools" / "templates"
 
@@ -60,11 +61,10 @@ def main(argv: list[str] | None = None) -> Path:
     args = parse(argv)
     groups, notes = read_networks(args)
     output = target(args)
-    named = [run for runs in groups for run in runs if is_named(run, args)]
-    named.sort(key=lambda run: (run.network, place_of(run.dataset, args.order), order(run.column), run.seed))
-    views = {run.path: view(run) for run in tqdm(named, desc="runs", unit="run", leave=False, disable=None)}
+    chosen = [run for runs in groups for run in named(runs, args).run]
+    views = {run.path: view(run) for run in tqdm(chosen, desc="runs", unit="run", leave=False, disable=None)}
     tables = [build_table(runs, args) for runs in groups]
-    looks = style(sorted({run.column for run in named}, key=order))
+    looks = style(sorted({run.column for run in chosen}))
     curves = [each for table in tables for each in curves_of(table, views, looks)]
     notes += [f"{path}: {note}" for path, run in views.items() for note in run.notes]
     page = render(args, tables, curves, list(views.values()), notes).encode(errors="replace")
@@ -93,22 +93,21 @@ def target(args: argparse.Namespace) -> Path:
     return output
 
 
-def order(column: Column) -> tuple:
-    return place_of(column.method, list(METHODS)), column.setting
-
-
 def curves_of(table: Table, views: dict[Path, RunView], looks: dict[Column, dict]) -> list[Curves]:
-    """The figures of a network, a data set each: the runs of the table's cells, and where a cell has none that are
-    finished, what there is of the others."""
-    runs: dict[tuple[str, Column], list[RunView]] = defaultdict(list)
-    runs |= {place: [views[run.path] for run in each] for place, each in table.runs.items()}
+    """The figures of a network, one a data set.
+
+    They show the runs of the table's cells, and where a cell has no finished run, what there is of the others.
+    """
+    runs = {cell: [views[path] for path in paths] for cell, paths in table.runs.groupby(["row", "column"]).path}
+    unfinished: dict[tuple[str, Column], list[RunView]] = defaultdict(list)
     for run in views.values():
-        place = run.receipt.dataset, run.receipt.column
-        if run.receipt.network == table.network and not run.receipt.finished and place not in table.runs:
-            runs[place].append(run)
+        cell = run.receipt.dataset, run.receipt.column
+        if run.receipt.network == table.network and not run.receipt.finished and cell not in runs:
+            unfinished[cell].append(run)
+    runs |= unfinished
     figures = []
     for row in dict.fromkeys([*table.rows, *(row for row, _ in runs)]):
-        columns = sorted((column for each, column in runs if each == row), key=order)
+        columns = sorted(column for each, column in runs if each == row)
         lines = [line_of(column, runs[row, column], table.shared, looks[column]) for column in columns]
         lines = [line for line in lines if any(line.logs)]
         if shown := panels(lines, f"{table.network} {row}"):
@@ -129,12 +128,11 @@ def render(args, tables: list[Table], curves: list[Curves], runs: list[RunView],
     """The page. What comes from files is text to it: Jinja2 escapes all but the SVG and the script, which are ours."""
     script, css = ((TEMPLATES / f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     receipts = [run.receipt for run in runs]
+    datasets = sorted({run.dataset for run in receipts}, key=lambda name: position(name, args.order))
     choices = {
         "network": {name: name for name in sorted({run.network for run in receipts})},
-        "dataset": {
-            name: name for name in sorted({r.dataset for r in receipts}, key=lambda n: place_of(n, args.order))
-        },
-        "method": {c.method: Column(c.method).label() for c in sorted({r.column for r in receipts}, key=order)},
+        "dataset": {name: name for name in datasets},
+        "method": {c.method: Column(c.method).label() for c in sorted({run.column for run in receipts})},
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -154,7 +152,7 @@ def render(args, tables: list[Table], curves: list[Curves], runs: list[RunView],
         made=time.strftime("%Y-%m-%d %H:%M"),
         statuses=Counter(run.status for run in runs),
         metric=METRICS[args.metric],
-        tables=[(table, rows_in_words(table)) for table in tables],
+        tables=tables,
         curves=curves,
         runs=runs,
         choices=choices,

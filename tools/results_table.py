@@ -25,16 +25,17 @@ import os
 import shlex
 from itertools import product
 
+import pandas as pd
+
 import cfg
 from data import catalog
 from errors import UserError
 from tools.common.args import Parser
 from tools.common.files import write_whole
-from tools.common.formats import FORMATS
 from tools.common.machine import ROOT
+from tools.common.methods import Column
 from tools.common.naming import CLIP
-from tools.common.results import Column, Receipt
-from tools.common.tables import add_table_flags, axes, build_table, is_named, read_networks
+from tools.common.tables import FORMATS, add_table_flags, axes, build_table, named, read_networks
 
 
 def main(argv: list[str] | None = None) -> str:
@@ -71,34 +72,39 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 # Missing runs -------------------------------------------------------------------------------------------------------
 
 
-def missing(runs: list[Receipt], args: argparse.Namespace) -> list[str]:
+def missing(runs: pd.DataFrame, args: argparse.Namespace) -> list[str]:
     """The commands of a network's runs that are not finished, or not there at all; they write into the same results."""
-    begun = [(run.dataset, run.column, run.seed) for run in runs if not run.finished and is_named(run, args)]
-    done = {(run.dataset, run.column, run.seed) for run in runs if run.finished}
-    places = dict.fromkeys([*product(*axes(runs, args)), *begun])
+    identity = ["dataset", "column", "seed"]
+    done, begun = runs[runs.finished], named(runs[~runs.finished], args)
+    done, begun = (frame[identity].itertuples(index=False, name=None) for frame in (done, begun))
+    wanted = dict.fromkeys([*product(*axes(runs, args)), *begun])
+    done = set(done)
     results = args.results.resolve()
     where = "" if results == cfg.results_path.resolve() else f"VP_RESULTS_PATH={shlex.quote(str(results))} "
-    return [where + command(runs, *place) for place in places if place not in done]
+    return [where + command(runs, *run) for run in wanted if run not in done]
 
 
-def command(runs: list[Receipt], dataset: str, column: Column, seed: int) -> str:
+def command(runs: pd.DataFrame, dataset: str, column: Column, seed: int) -> str:
     """What to type, from here, for a run: another one's command in its column, or the script's with no more flags.
 
     The files of a CLIP stand in it with their whole path.
     """
-    same = sorted((run for run in runs if run.column == column), key=lambda r: (r.dataset, r.seed) != (dataset, seed))
-    args = (same or runs)[0].args
-    clip = {f"--{name.replace('_', '-')}": args[name] for name in CLIP if args.get(name)}
+    same = sorted(runs.run[runs.column == column], key=lambda run: (run.dataset, run.seed) != (dataset, seed))
+    args = (same or list(runs.run))[0].args
+    clip = {f"--{name.replace('_', '-')}": args[name] for name in sorted(CLIP) if args.get(name)}
+    if "--clip-config" in clip:
+        clip.pop("--clip-model", None)  # one of them is typed
     if same:
         typed = same[0].command[2:]
         words = [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    elif clip:
-        words = ["--clip-config" if "--clip-config" in clip else "--clip-model", "", "--pretrained", ""]
+        values = {flag: value for flag, value in clip.items() if flag in words}
     else:
-        words = ["--network", args["network"]]
-    values = {**clip, "--dataset": dataset, "--seed": str(seed)}
-    words += [word for flag in ("--dataset", "--seed") if flag not in words for word in (flag, "")]
-    words = [values.get(before, word) for before, word in zip(["", *words[:-1]], words, strict=True)]
+        words, values = [], clip or {"--network": args["network"]}
+    for flag, value in {**values, "--dataset": dataset, "--seed": str(seed)}.items():
+        if flag in words:
+            words[words.index(flag) + 1] = value
+        else:
+            words += [flag, value]
     return shlex.join(["python", os.path.relpath(ROOT / "experiments" / f"{column.method}.py"), *words])
 
 

@@ -1,8 +1,8 @@
-"""Curves by epoch, the methods together: SVG that stands in a page, in the page's own font and text colour."""
+"""Curves by epoch, the methods together, as SVG with the page's font and text colour."""
 
 import io
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -15,26 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tools.common.results import METHODS, Column, number
+from tools.common.methods import Column, rows_of
+from tools.common.results import number
 
-INK = "#010203"  # in a figure; becomes the page's text colour, which may be dark or light
+INK = "#010203"  # stands in a figure for the page's text colour, which may be dark or light
 _LOOK = {"font.size": 9, "font.sans-serif": ["DejaVu Sans"], "svg.fonttype": "none"}  # the widest of likely fonts
 _LOOK |= {"axes.spines.top": False, "axes.spines.right": False}
 _LOOK |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK)
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-
-# Okabe and Ito's colours, told apart by colour-blind readers, each with a marker for print. Scripts of both folders
-# that do the same have the same, the user's own scripts those that are left.
-_MARKS = {
-    **dict.fromkeys(("ilm_vp", "ilm_tp_vp"), ("#0072B2", "o")),
-    **dict.fromkeys(("flm_vp", "single_tp_vp"), ("#E69F00", "s")),
-    **dict.fromkeys(("rlm_vp", "vp"), ("#CC79A7", "^")),
-    "evp": ("#009E73", "D"),
-    "linear_probing": ("#56B4E9", "v"),
-    "full_finetune": ("#D55E00", "P"),
-    "zero_shot": ("#808080", "X"),
-}
-_OTHERS = (("#8C6D31", "p"), ("#6A51A3", "h"), ("#808080", "*"))
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # the settings of one method
 
 
@@ -70,7 +58,7 @@ class Line:
     trained: bool
 
     def values(self, key: str, scale: float) -> dict[int, list[float]]:
-        """Epoch -> what the runs logged for `key`; what is no number is passed over."""
+        """Epoch -> what the runs logged for `key`; values that are no number are left out."""
         found = defaultdict(list)
         for record in (record for records in self.logs for record in records):
             if (value := number(record.get(key))) is not None:
@@ -79,23 +67,17 @@ class Line:
 
 
 def style(columns: Sequence[Column]) -> dict[Column, dict]:
-    """Each column's colour and marker, by its method, and dash, by its setting; for all of a page's `columns`."""
-    own = sorted({column.method for column in columns} - METHODS.keys())
-    marks = {method: _MARKS[method.rpartition("/")[2]] for method in METHODS}
-    marks |= {method: _OTHERS[place % len(_OTHERS)] for place, method in enumerate(own)}
-    settings: dict[str, list[Column]] = defaultdict(list)
+    """Each column's colour and marker, its method's, and dash, its setting's, for all the `columns` of a page."""
+    rows, settings, looks = rows_of(column.method for column in columns), Counter(), {}
     for column in columns:
-        settings[column.method].append(column)
-    looks = {}
-    for method, same in settings.items():
-        for place, column in enumerate(same):
-            colour, marker = marks[method]
-            looks[column] = {"colour": colour, "marker": marker, "dash": _DASHES[place % len(_DASHES)]}
+        row, dash = rows[column.method], _DASHES[settings[column.method] % len(_DASHES)]
+        looks[column] = {"colour": row.colour, "marker": row.marker, "dash": dash}
+        settings[column.method] += 1
     return looks
 
 
 def panels(lines: Sequence[Line], name: str) -> list[tuple[str, Markup, str]]:
-    """Title, SVG and text of every panel that has anything to show over epochs; `name` is the page's for the figure."""
+    """Title, SVG and text of every panel that has a curve to show; `name` tells the figure from the page's others."""
     shown = []
     for panel in PANELS:
         curves = [line.values(panel.key, panel.scale) for line in lines if line.trained]
@@ -110,18 +92,9 @@ def draw(lines: Sequence[Line], panel: Panel) -> Figure:
     """One panel: a line is the mean over the seeds, its band reaches from the smallest to the largest."""
     figure = Figure(figsize=(4.2, 2.7), layout="constrained")
     axes = figure.subplots()
-    for place, line in enumerate(lines):
-        values = line.values(panel.key, panel.scale)
-        artists = []
-        if line.trained:
-            train = line.values(panel.train, panel.scale) if panel.train else {}
-            artists += axes.plot(list(train), list(map(fmean, train.values())), color=line.colour, lw=0.8, alpha=0.7)
-            artists += _draw_curve(axes, line, values)
-        elif values and panel.train:
-            last = fmean(list(values.values())[-1])
-            artists.append(axes.axhline(last, color=line.colour, linestyle=line.dash, lw=1.8))
-        for artist in artists:
-            artist.set_gid(f"line-{place}")
+    for index, line in enumerate(lines):
+        for artist in _draw_line(axes, line, panel):
+            artist.set_gid(f"line-{index}")
     axes.set_xlabel("epoch")
     axes.set_ylim(panel.limits)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -129,13 +102,17 @@ def draw(lines: Sequence[Line], panel: Panel) -> Figure:
     return figure
 
 
-def _draw_curve(axes: Axes, line: Line, values: dict[int, list[float]]) -> list[Artist]:
-    epochs, means = list(values), list(map(fmean, values.values()))
+def _draw_line(axes: Axes, line: Line, panel: Panel) -> list[Artist]:
+    values, look = line.values(panel.key, panel.scale), {"color": line.colour, "linestyle": line.dash, "lw": 1.8}
+    if not line.trained:
+        return [axes.axhline(fmean([*values.values()][-1]), **look)] if values and panel.train else []
+    train = line.values(panel.train, panel.scale) if panel.train else {}
+    artists = axes.plot([*train], [*map(fmean, train.values())], color=line.colour, lw=0.8, alpha=0.7)
     mark = {"marker": line.marker, "markersize": 4, "markevery": max(1, ceil(len(values) / 6))}
-    artists = axes.plot(epochs, means, color=line.colour, linestyle=line.dash, lw=1.8, **mark)
+    artists += axes.plot([*values], [*map(fmean, values.values())], **look, **mark)
     if any(len(each) > 1 for each in values.values()):
-        lowest, highest = (list(map(end, values.values())) for end in (min, max))
-        artists.append(axes.fill_between(epochs, lowest, highest, color=line.colour, alpha=0.15, lw=0))
+        ends = ([*map(end, values.values())] for end in (min, max))
+        artists.append(axes.fill_between([*values], *ends, color=line.colour, alpha=0.15, lw=0))
     return artists
 
 
@@ -150,24 +127,19 @@ def swatch(line: Line) -> Markup:
 
 
 def svg(figure: Figure, salt: str, lines: Sequence[Line]) -> Markup:
-    """A figure to stand in a page: coordinates to a tenth of a point, and each line says which method's it is.
+    """A figure to stand in a page. Coordinates are to a tenth of a point, and each line says which method's it is.
 
-    Args:
-        salt: makes the figure's ids its own among those of the page.
+    Figures of one page need `salt`s of their own, so that their ids differ.
     """
-    file = io.StringIO()
+    file, to_a_tenth = io.StringIO(), lambda found: f"{round(float(found[0]), 1):g}"
     with rc_context(_LOOK | {"svg.hashsalt": salt}):
         figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
     text = file.getvalue()
     text = re.sub(r">\s+<", "><", text[text.index("<svg") :])
     text = re.sub(r"<defs><style.*?</style></defs>", "", text)  # it would hold for all of the page
-    text = re.sub(r' (d|x|y)="[^"]*"', lambda path: re.sub(r"-?\d+\.\d+", _tenth, path[0]), text)
+    text = re.sub(r' (d|x|y)="[^"]*"', lambda path: re.sub(r"-?\d+\.\d+", to_a_tenth, path[0]), text)
     text = re.sub(r'<g id="line-(\d+)"', lambda g: f'<g data-method="{escape(lines[int(g[1])].method)}"', text)
     return Markup(re.sub(r'<g id="[^"]*"', "<g", text).replace(INK, "currentColor"))
-
-
-def _tenth(number: re.Match) -> str:
-    return f"{float(number[0]):.1f}".removesuffix(".0")
 
 
 def describe(lines: Sequence[Line], panel: Panel) -> str:

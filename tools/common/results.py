@@ -1,15 +1,16 @@
 """The receipts of runs, read back: which method in which setting, on which data set, with which numbers."""
 
 import shlex
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from errors import UserError
 from tools.common.files import read_json
+from tools.common.methods import Column
 from tools.common.naming import PLACE
 
-METRICS = {  # --metric -> the number in result.json, what it is the accuracy of, and why it may not be there
+# --metric -> the number in result.json, what it is the accuracy of, and why a run may lack it
+METRICS = {
     "last": ("test_acc_last", "after the last epoch", ""),
     "best": ("test_acc_best", "at its best epoch, chosen on the test set, as the originals report", ""),
     "at-best-val": ("test_acc_at_best_val", "at the best validation epoch", "No validation split"),
@@ -19,34 +20,13 @@ METRICS = {  # --metric -> the number in result.json, what it is the accuracy of
         "No corruptions.json",
     ),
 }
-_NAMES = {"zero_shot": "ZS", "single_tp_vp": "single-TP-VP", "ilm_tp_vp": "ILM-TP-VP", "vp": "VP", "rlm_vp": "RLM-VP"}
-_NAMES |= {"flm_vp": "FLM-VP", "ilm_vp": "ILM-VP", "evp": "EVP", "linear_probing": "LP", "full_finetune": "FF"}
-# script below experiments/ -> the papers' name, in the order of the columns
-METHODS = {f"{folder}/{script}": name for folder in ("cnn", "clip") for script, name in _NAMES.items()}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A method, by its script below experiments/, in one setting: the flags that differ from the script's defaults."""
-
-    method: str
-    setting: tuple[str, ...] = ()
-
-    @property
-    def folder(self) -> str:
-        return self.method.partition("/")[0]
-
-    def label(self, shared: Collection[str] = ()) -> str:
-        """The papers' name of the method, and of its setting what is not `shared`."""
-        own = ", ".join(words for words in self.setting if words not in shared)
-        return METHODS.get(self.method, self.method.rpartition("/")[2]) + (f" ({own})" if own else "")
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """A run: its folder, its place in the tables, args.json, result.json ({} where there is none yet).
+    """A run, with the content of its args.json, and of its result.json ({} where there is none yet).
 
-    `command` is what was typed, in words; `size` the data set's classes and test images.
+    `command` is what was typed, in words; `size` is the data set's number of classes and of test images.
     """
 
     path: Path
@@ -62,13 +42,13 @@ class Receipt:
 
 
 def number(value: object) -> float | None:
-    """A number as it is, None for anything else that a damaged file may hold in its place."""
+    """A number as it is, None for anything else that a damaged file may hold instead."""
     right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
     return value if right else None
 
 
 def read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
-    """Every run in `folder`, and a note for each whose files cannot be used. Raises UserError where there is no run."""
+    """Every run in `folder`, and a note for each whose files cannot be used. Raises UserError if there is no run."""
     receipts, notes = [], []
     for path in sorted({file.parent for name in ("args", "result") for file in folder.glob(f"*/*/*/{name}.json")}):
         try:
@@ -83,10 +63,10 @@ def read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
 
 
 def read_receipt(path: Path) -> Receipt:
-    """A run's receipt. Raises one of the errors that `read_receipts` catches where it is damaged or not this run's."""
+    """A run's receipt. Raises an error that `read_receipts` catches if it is damaged or of another run."""
     args, result = read_json(path / "args.json"), read_json(path / "result.json")
-    method, place = "/".join(path.parts[-3:-1]), (str(args["network"]), str(args["dataset"]), int(args["seed"]))
-    own = {"method": method, "epochs": args["epoch"], **dict(zip(PLACE, place, strict=True))}
+    method, identity = "/".join(path.parts[-3:-1]), (str(args["network"]), str(args["dataset"]), int(args["seed"]))
+    own = {"method": method, "epochs": args["epoch"], **dict(zip(PLACE, identity, strict=True))}
     if differing := [name for name, value in own.items() if result.get(name, value) != value]:
         raise ValueError(f"another {', '.join(differing)} in result.json")
     command = shlex.split(str(result.get("command") or args["command"]))
@@ -99,4 +79,4 @@ def read_receipt(path: Path) -> Receipt:
     if "setting" not in args:
         raise ValueError("args.json lacks `setting`: a run of an older layout")
     column = Column(method, tuple(map(str, args["setting"])))
-    return Receipt(path, column, *place, args, result, command, size, finished)
+    return Receipt(path, column, *identity, args, result, command, size, finished)

@@ -1,78 +1,28 @@
-"""Tables of accuracies, made from the receipts of runs: rows are data sets, columns methods, one table a network."""
+"""Tables of accuracies, made from the receipts of runs: rows are data sets, columns methods, one table a network.
+
+Runs stand in a frame, one line a run: the fields of its Receipt, `method`, and the Receipt itself as `run`.
+"""
 
 import argparse
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
-from statistics import fmean, stdev
+
+import pandas as pd
 
 import cfg
 from errors import unknown_name
 from tools.common.flag_types import seed_number
 from tools.common.machine import ROOT
+from tools.common.methods import METHODS, Column, position
 from tools.common.naming import CLIP, MACHINE, PLACE
-from tools.common.results import METHODS, METRICS, Column, Receipt, read_receipts
-
-
-@dataclass(frozen=True)
-class Published:
-    """A paper's headline: `points`, in percent, that `method` has over `baseline`, the mean over `datasets`."""
-
-    network: str
-    method: str
-    baseline: str | None
-    datasets: tuple[str, ...]
-    points: float
-    source: str
-
-
-_CLIP, _ILM, _EVP = "ViT-B-32-quickgelu-openai", "Chen et al., CVPR 2023, abstract", "Wu et al., TMLR 2024, abstract"
-_12 = tuple("cifar100 cifar10 flowers102 food101 eurosat sun397 ucf101 svhn oxfordpets dtd resisc45 clevr".split())
-PUBLISHED = (
-    Published("resnet18", "cnn/ilm_vp", "cnn/flm_vp", ("flowers102",), 7.9, _ILM),
-    Published("resnet18", "cnn/ilm_vp", "cnn/flm_vp", ("cifar100",), 6.7, _ILM),
-    Published(_CLIP, "clip/ilm_tp_vp", "clip/single_tp_vp", ("flowers102",), 13.7, _ILM),
-    Published(_CLIP, "clip/ilm_tp_vp", "clip/single_tp_vp", ("dtd",), 7.1, _ILM),
-    Published(_CLIP, "clip/evp", None, _12, 82.8, _EVP),
-    Published(_CLIP, "clip/evp", "clip/vp", _12, 5.6, _EVP),
-    Published(_CLIP, "clip/evp", "clip/linear_probing", _12, 2.1, _EVP),
-)
-
-
-@dataclass(frozen=True)
-class Table:
-    """One network's accuracies in percent, one a seed, by row and column; `shared` is what all that train have set.
-
-    `rows` has each row's data set; `runs` are those of a cell, with or without the number that was asked for.
-    """
-
-    network: str
-    caption: str
-    rows: dict[str, str]
-    columns: list[Column]
-    shared: set[str]
-    runs: dict[tuple[str, Column], list[Receipt]]
-    cells: dict[tuple[str, Column], list[float]]
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell in words, its mean in percent (None where it is empty), and whether it is the best of its row."""
-
-    text: str
-    mean: float | None
-    best: bool
+from tools.common.results import METRICS, Receipt, read_receipts
 
 
 def add_table_flags(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> None:
-    """The folder of results, which number of them, and which runs.
-
-    Args:
-        datasets: the data sets that are known, in the order of the rows.
-    """
+    """Adds the flags that choose runs and their numbers; `datasets` are the known ones, in the order of the rows."""
     where = "the folder of results; default results_path of cfg.py"
     parser.add_argument("results", nargs="?", type=Path, default=cfg.results_path, help=where)
     parser.add_argument("--metric", choices=METRICS, default="last", help="which test accuracy; default last")
@@ -85,146 +35,204 @@ def add_table_flags(parser: argparse.ArgumentParser, datasets: Sequence[str]) ->
     parser.set_defaults(order=list(datasets))
 
 
-def read_networks(args: argparse.Namespace) -> tuple[list[list[Receipt]], list[str]]:
-    """The runs of each network that was asked for, and notes on what cannot be used.
+def read_networks(args: argparse.Namespace) -> tuple[list[pd.DataFrame], list[str]]:
+    """The runs of each network that was asked for, in the order of the rows, and notes on what cannot be used.
 
     Raises:
         UserError: there is no run, or none of --network.
     """
     receipts, notes = read_receipts(args.results)
-    networks = sorted({run.network for run in receipts})
+    receipts.sort(key=lambda run: (position(run.dataset, args.order), run.column, run.seed))
+    runs = pd.DataFrame([{**vars(run), "method": run.column.method, "run": run} for run in receipts])
+    networks = dict(list(runs.groupby("network")))
     if args.network and args.network not in networks:
-        raise unknown_name("--network", args.network, networks)
-    groups = [[run for run in receipts if run.network == name] for name in networks if args.network in (None, name)]
-    folders = {run.column.folder for runs in groups for run in runs}
+        raise unknown_name("--network", args.network, list(networks))
+    chosen = [networks[args.network]] if args.network else list(networks.values())
+    folders = {column.folder for group in chosen for column in group.column}
     unknown = [method for method in args.methods or () if Column(method).folder not in folders]
     notes += [f"Left out, {method}: none of its folder was run, so its network is not known." for method in unknown]
-    return groups, notes
+    return chosen, notes
 
 
-def axes(runs: list[Receipt], args: argparse.Namespace) -> tuple[list[str], list[Column], list[int]]:
-    """A network's data sets, columns and seeds: those that were named, else those of its finished runs."""
-    finished, folders = [run for run in runs if run.finished], {run.column.folder for run in runs}
-    columns = {run.column for run in finished if not args.methods or run.column.method in args.methods}
-    without = {Column(method) for method in set(args.methods or ()) - {column.method for column in columns}}
+def named(runs: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
+    """Those of the runs whose data set, method and seed were named; where none was named, all."""
+    for key, names in {"dataset": args.datasets, "method": args.methods, "seed": args.seeds}.items():
+        runs = runs[runs[key].isin(names)] if names else runs
+    return runs
+
+
+def axes(runs: pd.DataFrame, args: argparse.Namespace) -> tuple[list[str], list[Column], list[int]]:
+    """A network's data sets, columns and seeds: those that were named, else those of its finished runs.
+
+    A method that was named and not run has a column if another method of its folder was run.
+    """
+    done, folders = runs[runs.finished], {column.folder for column in runs.column}
+    columns = {column for column in done.column if not args.methods or column.method in args.methods}
+    without = [Column(method) for method in set(args.methods or ()) - set(done.method)]
     columns |= {column for column in without if column.folder in folders}
-    datasets = args.datasets or sorted({run.dataset for run in finished}, key=lambda name: place_of(name, args.order))
-    columns = sorted(columns, key=lambda column: (place_of(column.method, list(METHODS)), column.setting))
-    return list(dict.fromkeys(datasets)), columns, args.seeds or sorted({run.seed for run in finished})
+    return list(dict.fromkeys(args.datasets or done.dataset)), sorted(columns), args.seeds or sorted(set(done.seed))
 
 
-def place_of(name: str, known: list[str]) -> tuple[int, str]:
-    """Sorts names as `known` has them, and the others behind."""
-    return [*known, name].index(name), name
+@dataclass(frozen=True)
+class Table:
+    """One network's accuracies in percent.
+
+    Args:
+        rows: row -> its data set; data sets of one name and several sizes have several rows.
+        shared: the part of the setting that all trained runs have.
+        runs: the frame of the runs in the cells, which have the number that was asked for or not.
+        cells: (row, column) -> `mean`, `std` and `n` over seeds; none where one of the runs has no number.
+    """
+
+    network: str
+    caption: str
+    rows: dict[str, str]
+    columns: list[Column]
+    shared: set[str]
+    runs: pd.DataFrame
+    cells: pd.DataFrame
+    notes: list[str]
+
+    def pivot(self, cells: pd.Series) -> pd.DataFrame:
+        """Rows by columns; NaN where there is no cell."""
+        return cells.unstack().reindex(index=list(self.rows), columns=self.columns)
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        return self.pivot(self.cells["mean"])
+
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """Where the best of a row stands, if several of its cells are filled; what prints the same is best together."""
+        printed = self.means.map(lambda mean: float(f"{mean:.1f}"))
+        return printed.eq(printed.max(axis=1), axis=0).mul(printed.count(axis=1) > 1, axis=0)
+
+    @cached_property
+    def words(self) -> pd.DataFrame:
+        """`85.4 ± 0.6`: no deviation of a single seed, n where it is below the largest, a dash for an empty cell."""
+        mean, std, n = (self.cells[name] for name in ("mean", "std", "n"))
+        words = mean.map("{:.1f}".format) + std.map(" ± {:.1f}".format).where(n > 1, "")
+        return self.pivot(words + n.map(" (n = {})".format).where(n < n.max(), "")).fillna("-")
 
 
-def is_named(run: Receipt, args: argparse.Namespace) -> bool:
-    """Whether a run's data set, method and seed are among those that were named; where none were, all are."""
-    lists = (args.datasets, run.dataset), (args.methods, run.column.method), (args.seeds, run.seed)
-    return all(not names or name in names for names, name in lists)
+def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
+    """The table of one network's runs; its notes tell what the papers found, and what of the runs is not in it."""
+    (key, how, absent), (datasets, columns, _) = METRICS[args.metric], axes(runs, args)
+    network, runs = runs.network.iloc[0], named(runs, args)
+    done = runs[runs.finished]
+    largest = {run.dataset: run.size for run in sorted(done.run, key=lambda run: run.size)}
+    smaller = "{0.dataset} ({0.size[0]} classes, {0.size[1]} test images)".format
+    names = [run.dataset if run.size == largest[run.dataset] else smaller(run) for run in done.run]
+    accuracies = [100 * run.result[key] if run.result.get(key) is not None else float("nan") for run in done.run]
+    done = done.assign(row=names, accuracy=accuracies)
+    rows = {row: name for name in datasets for row in sorted(set(done.row[done.dataset == name]) or {name})}
+    again = done.duplicated(["row", "column", "seed"])
+    cells = done[~again].groupby(["row", "column"], sort=False)
+    cells = cells.accuracy.agg(["mean", "std", "count", "size"]).assign(mixed=cells.run.agg(differing_flags))
+    cells = cells.rename(columns={"count": "n"})
+    whole = cells.n == cells["size"]
 
-
-def build_table(runs: list[Receipt], args: argparse.Namespace) -> Table:
-    """The table of one network's runs; a note tells what is not in it, another what a paper found."""
-    datasets, columns, _ = axes(runs, args)
-    chosen = [run for run in runs if run.finished and is_named(run, args)]
-    largest = {run.dataset: run.size for run in sorted(chosen, key=lambda run: run.size)}
-
-    def row(run: Receipt) -> str:  # smaller data sets of the same name have rows of their own
-        whole = run.size == largest[run.dataset]
-        return run.dataset if whole else "{} ({} classes, {} test images)".format(run.dataset, *run.size)
-
-    by_seed: dict[tuple[str, Column], dict[int, Receipt]] = defaultdict(dict)
-    for run in chosen:
-        by_seed[row(run), run.column].setdefault(run.seed, run)
-    names = {name: sorted({row(run) for run in chosen if run.dataset == name} or {name}) for name in datasets}
-    rows = {each: name for name, own in names.items() for each in own}
-    found = {place: list(by_seed[place].values()) for place in product(rows, columns) if place in by_seed}
-    trained = [set(run.column.setting) for run in chosen if run.args["epoch"]]
-    shared = set.intersection(*trained) if trained else set()
-    key, how, absent = METRICS[args.metric]
-    numbers = {place: [run.result.get(key) for run in each] for place, each in found.items()}
-    cells = {place: [100 * number for number in each] for place, each in numbers.items() if None not in each}
-
-    network, seeds = runs[0].network, sorted({run.seed for run in chosen})
+    trained = [set(run.column.setting) for run in done.run if run.args["epoch"]]
+    shared, seeds = set.intersection(*trained) if trained else set(), sorted(set(done.seed))
     over = "mean ± sample standard deviation over seeds" if len(seeds) > 1 else "seed"
     caption = f"{network}: test accuracy in percent {how}; {over} {', '.join(map(str, seeds))}."
     caption += f" All trained with: {', '.join(sorted(shared))}." if shared else ""
-    notes = remarks([run for run in runs if is_named(run, args)], found, cells, shared, absent)
-    table = Table(network, caption, rows, columns, shared, found, cells, notes)
+    titles = pd.Series([f"{column.label(shared)} on {row}" for row, column in cells.index], cells.index, dtype=object)
+    lists = {
+        "Runs not finished, left out": [str(len(runs) - len(done))] if len(runs) > len(done) else [],
+        "Second runs of one seed, left out": [str(path) for path in done.path[again]],
+        f"{absent}, hence a dash": titles[~whole],
+        "Averaged over several values of a flag": (titles + " (" + cells.mixed + ")")[cells.mixed != ""],
+    }
+    notes = [f"{what}: {', '.join(which)}." for what, which in lists.items() if len(which)]
+    table = Table(network, caption, rows, columns, shared, done[~again], cells[whole], notes)
     if args.metric != "corruptions":  # the papers' headlines are of clean images
-        table.notes[:0] = comparisons(table)
+        notes[:0] = comparisons(table)
     return table
 
 
-def remarks(runs: list[Receipt], found: dict, cells: dict, shared: set[str], absent: str) -> list[str]:
-    """What of the `runs` is not in the `cells`, or why (`absent`), and what is together in one of them; a line each."""
-    title = {(row, column): f"{column.label(shared)} on {row}" for row, column in found}
-    kept = [run.path for each in found.values() for run in each]
-    mixed = {title[place]: differing_flags(each) for place, each in found.items()}
-    unfinished = sum(not run.finished for run in runs)
-    lists = {
-        "Runs not finished, left out": [str(unfinished)] if unfinished else [],
-        "Second runs of one seed, left out": [str(run.path) for run in runs if run.finished and run.path not in kept],
-        f"{absent}, hence a dash": [title[place] for place in found if place not in cells],
-        "Averaged over several values of a flag": [f"{cell} ({names})" for cell, names in mixed.items() if names],
-    }
-    return [f"{what}: {', '.join(which)}." for what, which in lists.items() if which]
-
-
-def differing_flags(runs: list[Receipt]) -> str:
+def differing_flags(runs: Iterable[Receipt]) -> str:
     """The flags that are not the same in all runs of a cell: defaults that another machine or version had."""
-    first = runs[0].args
+    first, *others = (run.args for run in runs)
     names = first.keys() - {*MACHINE, *PLACE, *CLIP, "working_directory", "data_path", "setting"}
-    return ", ".join(sorted(name for name in names if any(run.args.get(name) != first[name] for run in runs)))
+    return ", ".join(sorted(name for name in names if any(args.get(name) != first[name] for args in others)))
 
 
 def comparisons(table: Table) -> list[str]:
-    """What the papers headline beside what was measured, for every setting in which both sides have a column."""
+    """The papers' headlines beside what was measured, for every setting in which both sides have a column."""
     lines = []
-    for figure, column in product(PUBLISHED, table.columns):
+    figures = [(row.script, figure) for row in METHODS.values() for figure in row.headlines]
+    for (method, figure), column in product(figures, table.columns):
         sides = [column, *([Column(figure.baseline, column.setting)] if figure.baseline else [])]
-        if (figure.network, figure.method) != (table.network, column.method) or sides[-1] not in table.columns:
+        if (figure.network, method) != (table.network, column.method) or sides[-1] not in table.columns:
             continue
-        names, sign = figure.datasets, "+" if figure.baseline else ""
-        title = " over ".join([*(METHODS[side.method] for side in sides[:-1]), sides[-1].label(table.shared)])
+        names, sign = list(figure.datasets), "+" if figure.baseline else ""
+        title = " over ".join([*(Column(side.method).label() for side in sides[:-1]), sides[-1].label(table.shared)])
         title += f", mean of {len(names)} data sets" if len(names) > 1 else f", {names[0]}"
-        absent = [name for name in names if not all(table.cells.get((name, side)) for side in sides)]
-        if not absent:
-            means = [fmean(fmean(table.cells[name, side]) for name in names) for side in sides]
-            counts = sorted({len(table.cells[place]) for place in product(names, sides)})
-            here = f"{means[0] - sum(means[1:]):{sign}.1f} here (n = {', '.join(map(str, counts))})"
-            lines.append(f"{title}: {here}, {figure.points:{sign}.1f} published ({figure.source}).")
+        published = f"{figure.points:{sign}.1f} published ({figure.source})"
+        found = table.means.reindex(names)[sides]
+        absent = found.index[found.isna().any(axis=1)]
+        if absent.empty:
+            points, *baseline = found.mean()
+            counts = sorted({table.cells.n[cell] for cell in product(names, sides)})
+            here = f"{points - sum(baseline):{sign}.1f} here (n = {', '.join(map(str, counts))})"
+            lines.append(f"{title}: {here}, {published}.")
         elif len(absent) < len(names):
-            published = f"{figure.points:{sign}.1f} published ({figure.source})"
             lines.append(f"{title}: not computed, missing {', '.join(absent)}; {published}.")
     return lines
 
 
-def rows_in_words(table: Table) -> list[tuple[str, list[Cell]]]:
-    """The table's rows as they are to be read; where several cells are filled, the best one and its equals are so."""
-    most, rows = max(map(len, table.cells.values()), default=0), []
-    for row in table.rows:
-        cells = [table.cells.get((row, column), []) for column in table.columns]
-        means = [fmean(cell) if cell else None for cell in cells]
-        rounded = [None if mean is None else round(mean, 1) for mean in means]
-        several = sum(map(bool, cells)) > 1
-        best = max(mean for mean in rounded if mean is not None) if several else None
-        rows.append(
-            (
-                row,
-                [
-                    Cell(in_words(cell, most), mean, several and near == best)
-                    for cell, mean, near in zip(cells, means, rounded, strict=True)
-                ],
-            )
-        )
-    return rows
+# Formats: each makes the text of some tables, and the notes that are not in it --------------------------------------
+
+_MARKDOWN = str.maketrans({"|": r"\|"})
+_LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"})
+_LATEX |= str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
+_LATEX |= str.maketrans({"[": "{[}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$"})
 
 
-def in_words(cell: Sequence[float], most: int) -> str:
-    """`85.4 ± 0.6`; no deviation of a single seed, n where it is below the `most` of the table, a dash for no seed."""
-    if not cell:
-        return "-"
-    deviation = f" ± {stdev(cell):.1f}" if len(cell) > 1 else ""
-    return f"{fmean(cell):.1f}{deviation}" + (f" (n = {len(cell)})" if len(cell) < most else "")
+def grid(table: Table, escape: dict[int, str], bold: str) -> pd.DataFrame:
+    """The table as escaped text, its rows' names as the first column; the best of a row in `bold`."""
+    words = table.words.map(lambda text: text.translate(escape))
+    words = words.where(~table.best, words.map(bold.format))
+    words.columns = [column.label(table.shared).translate(escape) for column in table.columns]
+    words.insert(0, "data set", [row.translate(escape) for row in table.rows])
+    return words
+
+
+def markdown(tables: list[Table], notes: list[str]) -> tuple[str, list[str]]:
+    blocks = []
+    for table in tables:
+        text = grid(table, _MARKDOWN, "**{}**")
+        lines = [list(text), *text.to_numpy()]  # by hand: pandas' to_markdown needs one more package
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        lines.insert(1, ["-" * width for width in widths])
+        padded = [map(str.ljust, line, widths) for line in lines]
+        blocks += [table.caption, "\n".join(f"| {' | '.join(line)} |" for line in padded)]
+        blocks += ["\n".join(f"- {note}" for note in table.notes)]
+    return "\n\n".join(filter(None, [*blocks, "\n".join(f"- {note}" for note in notes)])) + "\n", []
+
+
+def latex(tables: list[Table], notes: list[str]) -> tuple[str, list[str]]:
+    lines = [r"% \usepackage{booktabs}", *(f"% {' '.join(note.split())}" for note in notes)]
+    for table in tables:
+        style = grid(table, _LATEX, r"\textbf{{{}}}").style.hide(axis="index")
+        tabular = style.to_latex(hrules=True, column_format="l" + "c" * len(table.columns))
+        lines += [r"\begin{table}", r"\centering", rf"\caption{{{table.caption.translate(_LATEX)}}}", tabular.rstrip()]
+        lines += [*(rf"\par {note.translate(_LATEX)}" for note in table.notes), r"\end{table}"]
+    return "\n".join(lines) + "\n", []
+
+
+def comma_separated(tables: list[Table], notes: list[str]) -> tuple[str, list[str]]:
+    """One table for all networks: mean, standard deviation and n of every column. Captions are notes."""
+    frames = {}
+    for table in tables:
+        kinds = {"": table.means, " std": table.pivot(table.cells["std"]), " n": table.pivot(table.cells.n)}
+        parts = {c.label() + kind: frame[c] for c in table.columns for kind, frame in kinds.items()}
+        frames[table.network] = pd.DataFrame(parts)
+    text = pd.concat(frames, names=["network", "data set"])
+    counts = text.filter(regex=" n$").fillna(0).astype(int)
+    text = text.assign(**counts).to_csv(float_format="%.1f", lineterminator="\n")
+    return text, [line for table in tables for line in (table.caption, *table.notes)] + notes
+
+
+FORMATS = {"markdown": markdown, "latex": latex, "csv": comma_separated}

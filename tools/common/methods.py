@@ -1,0 +1,107 @@
+"""The methods of the tables, curves and report: one row a method, in the order of the columns.
+
+A script without a row here, a method of your own, is called by its file's name and gets a mark that no row has.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A paper's headline figure of a method: `points`, in percent, on a `network`, the mean over `datasets`.
+
+    Where there is a `baseline`, a method's script, the points are the difference to it.
+    """
+
+    points: float
+    network: str
+    datasets: tuple[str, ...]
+    source: str
+    baseline: str | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: its script below experiments/, the paper's name, its mark in figures, what its paper headlines."""
+
+    script: str
+    name: str
+    colour: str
+    marker: str
+    headlines: tuple[Headline, ...] = ()
+
+
+_CLIP, _ILM, _EVP = "ViT-B-32-quickgelu-openai", "Chen et al., CVPR 2023, abstract", "Wu et al., TMLR 2024, abstract"
+_12 = tuple("cifar100 cifar10 flowers102 food101 eurosat sun397 ucf101 svhn oxfordpets dtd resisc45 clevr".split())
+_ILM_VP = (
+    Headline(7.9, "resnet18", ("flowers102",), _ILM, "cnn/flm_vp"),
+    Headline(6.7, "resnet18", ("cifar100",), _ILM, "cnn/flm_vp"),
+)
+_ILM_TP_VP = (
+    Headline(13.7, _CLIP, ("flowers102",), _ILM, "clip/single_tp_vp"),
+    Headline(7.1, _CLIP, ("dtd",), _ILM, "clip/single_tp_vp"),
+)
+_EVP_CLIP = (
+    Headline(82.8, _CLIP, _12, _EVP),
+    Headline(5.6, _CLIP, _12, _EVP, "clip/vp"),
+    Headline(2.1, _CLIP, _12, _EVP, "clip/linear_probing"),
+)
+
+# The colours are Okabe and Ito's, which colour-blind readers tell apart; the markers are for print. Scripts of both
+# folders that do the same have the same mark.
+_ROWS = (
+    Method("cnn/rlm_vp", "RLM-VP", "#CC79A7", "^"),
+    Method("cnn/flm_vp", "FLM-VP", "#E69F00", "s"),
+    Method("cnn/ilm_vp", "ILM-VP", "#0072B2", "o", _ILM_VP),
+    Method("cnn/evp", "EVP", "#009E73", "D"),
+    Method("cnn/linear_probing", "LP", "#56B4E9", "v"),
+    Method("cnn/full_finetune", "FF", "#D55E00", "P"),
+    Method("clip/zero_shot", "ZS", "#808080", "X"),
+    Method("clip/single_tp_vp", "single-TP-VP", "#E69F00", "s"),
+    Method("clip/ilm_tp_vp", "ILM-TP-VP", "#0072B2", "o", _ILM_TP_VP),
+    Method("clip/vp", "VP", "#CC79A7", "^"),
+    Method("clip/evp", "EVP", "#009E73", "D", _EVP_CLIP),
+    Method("clip/linear_probing", "LP", "#56B4E9", "v"),
+    Method("clip/full_finetune", "FF", "#D55E00", "P"),
+)
+METHODS = {row.script: row for row in _ROWS}
+_USED = {part for row in _ROWS for part in (row.colour, row.marker)}
+_MARKS = (("#8C6D31", "p"), ("#6A51A3", "h"), ("#B2182B", "*"), ("#5C5C00", "<"), ("#00808C", ">"))
+_LEFT = [mark for mark in _MARKS if not _USED & set(mark)]  # a new row above may take one of them
+
+
+def rows_of(scripts: Iterable[str]) -> dict[str, Method]:
+    """All rows, and behind them one for each of the user's own among the `scripts`, which share a page."""
+    own = sorted(set(scripts) - METHODS.keys())
+    marks = [_LEFT[number % len(_LEFT)] for number in range(len(own))]
+    return METHODS | {
+        script: Method(script, script.rpartition("/")[2], *mark) for script, mark in zip(own, marks, strict=True)
+    }
+
+
+def position(name: str, known: Sequence[str]) -> tuple[int, str]:
+    """A key to sort names by: those of `known` in its order, the others behind, by the alphabet."""
+    return [*known, name].index(name), name
+
+
+@dataclass(frozen=True)
+class Column:
+    """A method, by its script below experiments/, in one setting: the flags that differ from the script's defaults."""
+
+    method: str
+    setting: tuple[str, ...] = ()
+
+    def __lt__(self, other: "Column") -> bool:
+        """Columns stand in the order of METHODS, one method's by their settings."""
+        mine, theirs = ((position(column.method, [*METHODS]), column.setting) for column in (self, other))
+        return mine < theirs
+
+    @property
+    def folder(self) -> str:
+        return self.method.partition("/")[0]
+
+    def label(self, shared: Collection[str] = ()) -> str:
+        """The method's name, and what of its setting is not `shared`."""
+        own = ", ".join(words for words in self.setting if words not in shared)
+        return rows_of([self.method])[self.method].name + (f" ({own})" if own else "")
