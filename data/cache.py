@@ -151,7 +151,7 @@ def _mapped(file: Path, count: int) -> np.ndarray | RaggedPixels:
     content = np.memmap(file, np.uint8, mode="r")
     flat, sizes, checksum = np.split(content, [-8 * count - 4, -4])
     sizes = np.frombuffer(sizes.tobytes(), "<u4").reshape(count, 2).astype(np.int64)
-    fits = sizes.min() > 0 and 3 * sizes.prod(1).sum() == len(flat)
+    fits = sizes.min() > 0 and 3 * sizes.astype(float).prod(1).sum() == len(flat)  # integers would overflow
     if not fits or zlib.crc32(content[:-4]) != int.from_bytes(checksum, "little"):
         raise ValueError(f"{file} is not whole")
     return flat.reshape(count, *sizes[0], 3) if (sizes == sizes[0]).all() else RaggedPixels(flat, sizes)

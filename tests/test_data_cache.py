@@ -6,38 +6,41 @@ import time
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import PIL
 import pytest
 import torch
 from make_data import encoded, make_coop, make_lmdb, noise, write_image, write_lmdb
-from test_data_transforms import make_mixed
+from test_data_transforms import AUGMENTATIONS, BICUBIC, make_mixed
+from torchvision.transforms import v2
 
 import cfg
+import data.cache
 from data.cache import RaggedPixels, _bytes_needed, cached_pixels
 from data.catalog import find_dataset
-from data.loaders import build_loaders
-from data.transforms import Transform
+from data.loaders import load_data
+from data.splits import PARTS
+from data.transforms import decode
 
-SIZE = Transform(8)
-RAGGED = Transform(8, 6, random=True, shorter=True, bicubic=True)
+SIZE = [v2.Resize((8, 8))]
+RAGGED = [v2.Resize(8, BICUBIC)]
+CROP = v2.RandomCrop(6)
 
-both = pytest.mark.parametrize("transform", [SIZE, RAGGED], ids=["fixed", "ragged"])
+both = pytest.mark.parametrize("transform", [SIZE, RAGGED], ids=["one size", "ragged"])
 
 
 @pytest.fixture
 def decoded(monkeypatch):
     """A list that grows by one for every image that is decoded."""
     calls = []
-    decode = Transform.decode
 
-    def counted(self, image):
-        calls.append(self.size)
-        return decode(self, image)
+    def counted(fixed, image):
+        calls.extend([fixed] * (image.size != (640, 480)))  # that one is the estimate of the file's length
+        return decode(fixed, image)
 
-    monkeypatch.setattr(Transform, "decode", counted)
+    monkeypatch.setattr(data.cache, "decode", counted)
     return calls
 
 
@@ -45,11 +48,8 @@ def train_split(name="dtd"):
     return find_dataset(name).read().train
 
 
-DECODE = Transform.decode
-
-
 def expected_pixels(split, transform=SIZE):
-    return [DECODE(transform, split.open(position)) for position in range(len(split))]
+    return [decode(transform, split.open(position)) for position in range(len(split))]
 
 
 def assert_pixels(found, split, transform):
@@ -69,9 +69,9 @@ def pixels(cache, split=None, transform=SIZE):
 
 
 def build(name, cache, train=SIZE):
-    device = torch.device("cpu")
-    how = {"batch_size": 4, "device": device, "workers": 0, "cache_folder": cache}
-    return build_loaders(find_dataset(name).read(), train_transform=train, eval_transform=SIZE, **how)
+    how = {"batch_size": 4, "device": torch.device("cpu"), "workers": 0, "cache_folder": cache}
+    run = SimpleNamespace(loading=lambda batch_size: how)
+    return load_data(find_dataset(name).read(), run, train=train, eval=SIZE)
 
 
 @pytest.mark.parametrize("make", [make_coop, make_lmdb])
@@ -80,7 +80,7 @@ def test_images_are_decoded_once(data_path, cache, decoded, make):
     first = build("dtd", cache)
     assert len(decoded) == 9 + 3 + 6
     again = build("dtd", cache)
-    for loader, other in zip(vars(first).values(), vars(again).values(), strict=True):
+    for loader, other in ((getattr(first, part), getattr(again, part)) for part in PARTS):
         for _ in range(2):
             torch.manual_seed(0)
             batches = list(loader)
@@ -91,10 +91,12 @@ def test_images_are_decoded_once(data_path, cache, decoded, make):
     assert len(list(cache.iterdir())) == 3 and {file.suffix for file in cache.iterdir()} == {".pixels"}
 
 
-def test_the_random_part_shares_the_cache(data_path, cache, decoded):
+@pytest.mark.parametrize("random", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
+def test_the_cache_holds_what_comes_before_the_first_random_transform(data_path, cache, decoded, random):
     make_coop(data_path)
     build("dtd", cache)
-    build("dtd", cache, train=Transform(8, crop=6, random=True))
+    again = build("dtd", cache, train=[*SIZE, *random])
+    assert sum(len(labels) for _ in range(2) for _, labels in again.train) == 18
     assert len(decoded) == 18
 
 
@@ -136,7 +138,7 @@ def test_format(cache, mixed, transform):
         assert file.stat().st_size == _bytes_needed(12, SIZE)
 
 
-@pytest.mark.parametrize("transform", [RAGGED, Transform(8, shorter=True, random=True)])
+@pytest.mark.parametrize("transform", [RAGGED, [v2.Resize(8)]])
 def test_images_of_one_size_are_one_array(data_path, cache, transform):
     """Where the sizes may vary but do not."""
     make_lmdb(data_path)  # images of 5 x 4 pixels
@@ -147,7 +149,7 @@ def test_images_of_one_size_are_one_array(data_path, cache, transform):
 def test_no_split_is_held_in_memory(data_path, cache, monkeypatch):
     monkeypatch.setattr("data.cache._CHUNK", 4)
     make_coop(data_path, counts={"train": 20, "val": 1, "test": 1})
-    split, transform = train_split(), Transform(100, random=True, shorter=True)
+    split, transform = train_split(), [v2.Resize(100)]
     tracemalloc.start()
     found = cached_pixels(split, transform, cache, "dtd train")
     peak = tracemalloc.get_traced_memory()[1]
@@ -214,17 +216,17 @@ def test_other_images_give_a_new_cache(data_path, cache):
     assert pixels(cache, train_split().take(np.arange(5))) == 2
 
 
-def test_transforms_share_a_file_if_their_pixels_are_the_same(cache, mixed):
-    """And only then: every transform of a grid, in one folder, under one label."""
-    switches = list(product([False, True], repeat=3))
-    transforms = [Transform(size, crop, *rest) for size, crop, rest in product((8, 9), (None, 5, 8), switches)]
-    contents = set()
-    for transform in transforms:
-        contents.add(tuple((image.shape, image.tobytes()) for image in expected_pixels(mixed, transform)))
-        assert pixels(cache, mixed, transform) == len(contents)
-    # Fixed: 4 ways to resize, to 8 with 2 crops, to 9 with 3. Random: the whole image, which for both sides is that of
-    # the fixed transforms without a crop, and for the shorter side one of its own.
-    assert len(contents) == 4 * (2 + 3) + 2 * 2
+def test_other_transforms_give_a_new_cache(cache, mixed):
+    """Every list of a grid, in one folder, under one label; the same list again finds its file."""
+    sizes = [v2.Resize(size, mode) for size in (8, 9, (8, 8), (8, 9)) for mode in ("bilinear", "bicubic")]
+    crops = [[], [v2.CenterCrop(8)], [v2.CenterCrop(5)], [v2.Pad(1)], [v2.Grayscale()]]
+    for number, transforms in enumerate(([size, *crop] for size in sizes for crop in crops), start=1):
+        assert pixels(cache, mixed, transforms) == number
+
+
+def test_equal_lists_share_a_file(cache, mixed):
+    equal = [[v2.Resize(8, v2.InterpolationMode.BICUBIC)], [v2.Resize([8], BICUBIC)], [v2.Resize((8,), "bicubic")]]
+    assert [pixels(cache, mixed, transforms) for transforms in equal] == [1, 1, 1]
 
 
 def test_changed_lmdb_gives_a_new_cache(data_path, cache):
@@ -251,12 +253,12 @@ def test_of_several_processes_one_decodes(data_path, cache, monkeypatch, capsys)
     make_coop(data_path, "dtd")
     split, calls = train_split(), []
 
-    def slow(transform, image):
-        calls.append(image)
+    def slow(fixed, image):
+        calls.extend([image] * (image.size != (640, 480)))
         time.sleep(0.1)
-        return DECODE(transform, image)
+        return decode(fixed, image)
 
-    monkeypatch.setattr(Transform, "decode", slow)
+    monkeypatch.setattr(data.cache, "decode", slow)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: cached_pixels(split, SIZE, cache, "x"), range(4)))
     assert len(calls) == len(split)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from make_data import make_corruptions
+from torchvision.transforms import v2
 
 from data.corruptions import read_corruptions
 from data.loaders import build_loader
-from data.transforms import Transform
 from errors import UserError
 
 
@@ -66,7 +66,13 @@ def test_loader(tmp_path, size):
     expected = make_corruptions(tmp_path / "c")
     split = read_corruptions(tmp_path / "c", 3)["brightness"][2]
     loader = build_loader(
-        split, Transform(size), "c", batch_size=4, device=torch.device("cpu"), workers=0, cache_folder=tmp_path
+        split,
+        [v2.Resize((size, size))],
+        "c",
+        batch_size=4,
+        device=torch.device("cpu"),
+        workers=0,
+        cache_folder=tmp_path,
     )
     images, labels = (torch.cat(batches) for batches in zip(*loader, strict=True))
     assert images.shape == (6, 3, size, size) and labels.tolist() == split.labels.tolist()

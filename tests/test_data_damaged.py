@@ -1,28 +1,24 @@
 """Damaged images: all of them are named, with their split entry and label, before a batch is given."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from make_data import encoded, make_coop, make_folders, make_lmdb, noise, write_lmdb
 from PIL import Image
+from torchvision.transforms import v2
 
 from data.catalog import find_dataset
-from data.loaders import build_loaders
-from data.transforms import Transform
+from data.loaders import load_data
 from errors import UserError
 
-FIXED, RANDOM = Transform(16), Transform(16, 12, random=True, shorter=True)
+FIXED, RANDOM = [v2.Resize((16, 16))], [v2.Resize(16), v2.RandomCrop(12)]
 
 
-def loaders(name, cache_folder, workers=0, train_transform=FIXED):
-    return build_loaders(
-        find_dataset(name).read(),
-        train_transform=train_transform,
-        eval_transform=FIXED,
-        batch_size=4,
-        device=torch.device("cpu"),
-        workers=workers,
-        cache_folder=cache_folder,
-    )
+def loaders(name, cache_folder, workers=0, train=FIXED):
+    how = {"batch_size": 4, "device": torch.device("cpu"), "workers": workers, "cache_folder": cache_folder}
+    run = SimpleNamespace(loading=lambda batch_size: how)
+    return load_data(find_dataset(name).read(), run, train=train, eval=FIXED)
 
 
 def line_of(error, path):
@@ -111,7 +107,7 @@ def test_images_that_are_not_opened(data_path, cache, damage, reason):
     make_coop(data_path)
     damage(data_path / "dtd/images/banded/train_0.jpg")
     with pytest.raises(UserError) as error:
-        loaders("dtd", cache and data_path / cache, train_transform=Transform(256, 224, random=True, shorter=True))
+        loaders("dtd", cache and data_path / cache, train=[v2.Resize(256), v2.RandomCrop(224)])
     assert reason in line_of(error, "banded/train_0.jpg")
 
 
@@ -179,7 +175,7 @@ def test_more_images_than_one_chunk(data_path, cache, monkeypatch, transform):
     for number, class_name in ((0, "Pink_Primrose"), (2, "banded"), (4, "bird-of-Paradise")):
         zero_bytes(data_path / f"mine/train/{class_name}/{number:03}.png")
     with pytest.raises(UserError) as error:
-        loaders("mine", cache and data_path / cache, train_transform=transform)
+        loaders("mine", cache and data_path / cache, train=transform)
     assert "3 of 15 cannot be" in str(error.value)
     for label, path in enumerate(("Pink_Primrose/000.png", "banded/002.png", "bird-of-Paradise/004.png")):
         assert f"(label {label})" in line_of(error, path)

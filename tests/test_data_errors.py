@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,7 @@ from make_data import make_cifar, make_clevr, make_coop, make_folders, make_gtsr
 
 import cfg
 from data.catalog import find_dataset
-from data.loaders import build_loaders
-from data.transforms import Transform
+from data.loaders import load_data
 from errors import UserError
 
 
@@ -105,7 +105,7 @@ def test_path_that_cannot_be(data_path, path):
     (data_path / "mine/split.json").write_text(json.dumps({"train": rows, "test": rows}))
     with pytest.raises(UserError) as error:
         how = {"batch_size": 4, "device": torch.device("cpu"), "workers": 0, "cache_folder": data_path / ".cache"}
-        build_loaders(find_dataset("mine").read(), train_transform=Transform(8), eval_transform=Transform(8), **how)
+        load_data(find_dataset("mine").read(), SimpleNamespace(loading=lambda batch_size: how), train=[], eval=[])
     assert "mine train: 1 of 2 cannot be read" in str(error.value) and "(label 0)" in str(error.value)
     assert len(str(error.value)) < 2000 and all(map(str.isprintable, str(error.value).splitlines()))
 

@@ -1,33 +1,32 @@
 """Loaders: values, labels, order, and that pixels are the same wherever they come from."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from make_data import make_abide, make_coop, make_folders, make_lmdb
-from test_data_transforms import make_mixed
+from test_data_transforms import BICUBIC, make_mixed
+from torchvision.transforms import v2
 
-from data.cache import RaggedPixels
+import data.loaders
 from data.catalog import find_dataset
-from data.loaders import WHOLE, Loader, _gather, _on_device, build_loader, build_loaders
+from data.loaders import WHOLE, Loader, _gather, _on_device, build_loader, load_data, read_dataset
 from data.splits import ImageArrays, Splits, whole
-from data.transforms import Transform
+from data.transforms import decode
+from errors import UserError
 
 CPU = torch.device("cpu")
-FIXED = Transform(16)
-RANDOM = Transform(16, crop=12, random=True)
-EVP = Transform(16, random=True, shorter=True, bicubic=True)
+FLIP = v2.RandomHorizontalFlip()
+FIXED = [v2.Resize((16, 16))]
+RANDOM = [*FIXED, v2.RandomCrop(12), FLIP]
+EVP = [v2.Resize(16, BICUBIC), v2.RandomCrop(16), FLIP]
 
 
 def loaders(splits, cache_folder, *, workers=0, batch_size=4, train=FIXED, evaluation=FIXED):
-    return build_loaders(
-        splits,
-        train_transform=train,
-        eval_transform=evaluation,
-        batch_size=batch_size,
-        device=CPU,
-        workers=workers,
-        cache_folder=cache_folder,
-    )
+    how = {"batch_size": batch_size, "device": CPU, "workers": workers, "cache_folder": cache_folder}
+    run = SimpleNamespace(loading=lambda default: how)
+    return load_data(splits, run, train=train, eval=evaluation)
 
 
 def everything(loader):
@@ -62,7 +61,7 @@ def test_values_and_labels(data_path, make, cache, workers):
         split = getattr(splits, part)
         images, labels = everything(getattr(built, part))
         assert images.dtype == torch.float32 and labels.dtype == torch.int64
-        expected = [Transform(16).decode(split.open(position)) for position in range(len(split))]
+        expected = [decode(FIXED, split.open(position)) for position in range(len(split))]
         expected = np.stack(expected).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
         np.testing.assert_array_equal(images.numpy(), expected)
         assert labels.tolist() == split.labels.tolist()
@@ -70,7 +69,7 @@ def test_values_and_labels(data_path, make, cache, workers):
 
 @sources
 def test_training_images_keep_their_labels(tmp_path, cache, workers):
-    built = loaders(numbered(50), tmp_path if cache else None, workers=workers, train=Transform(4))
+    built = loaders(numbered(50), tmp_path if cache else None, workers=workers, train=[v2.Resize(4)])
     for _ in range(2):
         images, labels = everything(built.train)
         assert sorted(numbers(images)) == list(range(50))  # a permutation
@@ -97,13 +96,23 @@ def test_shuffling_is_seeded(tmp_path, cache, workers):
     assert orders[0][0] != orders[0][1]  # each epoch anew
 
 
+def own(image):
+    """No transform of torchvision's: it writes to its argument, and draws."""
+    image[0, :, : int(torch.randint(1, 9, ()))] = 0
+    return image
+
+
 TRANSFORMS = {
     "fixed": FIXED,
     "random": RANDOM,
-    "flips only": Transform(16, random=True),
-    "clip": Transform(16, shorter=True, bicubic=True),
+    "flips only": [*FIXED, FLIP],
+    "clip": [v2.Resize(16, BICUBIC), v2.CenterCrop(16)],
     "evp": EVP,
-    "evp, smaller crop": Transform(16, crop=9, random=True, shorter=True, bicubic=True),
+    "evp, smaller crop": [v2.Resize(16, BICUBIC), v2.RandomCrop(9), FLIP],
+    "ColorJitter": [*FIXED, v2.ColorJitter(0.4, 0.4, 0.4, 0.1)],
+    "TrivialAugmentWide": [*FIXED, v2.TrivialAugmentWide()],
+    "random from the start": [v2.RandomResizedCrop(12)],
+    "own": [*FIXED, own],
 }
 
 
@@ -124,7 +133,50 @@ def test_cached_pixels_are_those_decoded_every_epoch(data_path, workers, transfo
             assert torch.equal(labels, other_labels)
             assert torch.equal(images, other_images)
     (first, _), _, (again, _) = epochs[0]
-    assert first.shape == (12, 3, transform.side, transform.side) and not torch.equal(first, again)
+    assert first.shape[:2] == (12, 3) and not torch.equal(first, again)
+    if transform is not FIXED and transform is not TRANSFORMS["clip"]:  # not only in another order
+        assert {image.numpy().tobytes() for image in first} != {image.numpy().tobytes() for image in again}
+
+
+@sources
+@pytest.mark.parametrize("transform", [v2.ColorJitter(0.4), v2.TrivialAugmentWide(), own], ids=str)
+def test_every_image_has_its_own_draw(tmp_path, cache, workers, transform):
+    """Equal images end up different, in one batch and from batch to batch; evaluation sees them as they are."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8).repeat(20, 0)
+    split = whole(ImageArrays(pixels), np.zeros(20, int))
+    splits = Splits("equal", ("a",), split, None, split)
+    built = loaders(splits, tmp_path if cache else None, workers=workers, batch_size=10, train=[transform])
+    torch.manual_seed(0)
+    first, second = (len({image.numpy().tobytes() for image in images}) for images, _ in built.train)
+    assert min(first, second) > 4
+    assert torch.equal(everything(built.test)[0], torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
+
+
+@pytest.mark.parametrize("train", [RANDOM, FIXED, [v2.TrivialAugmentWide(), v2.Resize((8, 8))]], ids=str)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pass_draws_once_for_its_order_and_once_for_its_seeds(tmp_path, train, workers):
+    """Whatever its transforms draw, so that they change nothing else in the run."""
+    built = loaders(numbered(10, 16), tmp_path, train=train, workers=workers)
+    torch.manual_seed(0)
+    everything(built.train)
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    torch.randperm(10)
+    if train is not FIXED:
+        torch.randint(2**32, (10,))
+    assert torch.equal(torch.get_rng_state(), state)
+    everything(built.test)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@sources
+@pytest.mark.parametrize("train", [[v2.Resize(16)], [], [v2.Resize(16), FLIP]], ids=str)
+def test_images_of_several_sizes(data_path, cache, workers, train):
+    make_mixed(data_path)
+    splits = find_dataset("mine").read()
+    built = loaders(splits, data_path / ".cache" if cache else None, workers=workers, batch_size=12, train=train)
+    with pytest.raises(UserError, match=r"mine train: .*one size(.|\n)* x (.|\n)*CenterCrop or a RandomCrop"):
+        everything(built.train)
 
 
 def test_lmdb_is_read_by_several_processes(data_path):
@@ -139,7 +191,7 @@ def test_float_images(data_path, cache):
     """ABIDE's are passed on unchanged, three equal channels."""
     make_abide(data_path)
     splits = find_dataset("abide").read()
-    transform = Transform(200)
+    transform = [v2.Resize((200, 200))]
     built = loaders(splits, data_path / ".cache" if cache else None, train=transform, evaluation=transform)
     images, labels = everything(built.test)
     assert images.shape == (3, 3, 200, 200) and images.dtype == torch.float32
@@ -151,19 +203,19 @@ def test_float_images(data_path, cache):
 
 def test_arrays_of_another_size_are_resized(tmp_path):
     splits = find_dataset("digits").read()
-    images, labels = everything(loaders(splits, tmp_path, batch_size=100, evaluation=Transform(20)).test)
+    images, labels = everything(loaders(splits, tmp_path, batch_size=100, evaluation=[v2.Resize((20, 20))]).test)
     assert images.shape == (360, 3, 20, 20)
-    expected = torch.from_numpy(Transform(20).decode(splits.test.open(17))).permute(2, 0, 1)
+    expected = torch.from_numpy(decode([v2.Resize((20, 20))], splits.test.open(17))).permute(2, 0, 1)
     assert torch.equal(images[17], expected / 255) and labels[17] == splits.test.labels[17]
 
 
-@pytest.mark.parametrize("transform", [Transform(8), Transform(8, random=True), Transform(8, shorter=True)])
+@pytest.mark.parametrize("transform", [[v2.Resize((8, 8))], [v2.Resize((8, 8)), FLIP], [v2.Resize(8)]], ids=str)
 @pytest.mark.parametrize("size", [8, 10])
 def test_arrays_of_the_right_size_are_not_decoded(tmp_path, monkeypatch, transform, size):
     calls = []
-    decode = Transform.decode
-    monkeypatch.setattr(Transform, "decode", lambda self, image: calls.append(1) or decode(self, image))
-    built = loaders(numbered(20, size), tmp_path, train=transform, evaluation=Transform(8, crop=6, bicubic=True))
+    monkeypatch.setattr(data.loaders, "decode", lambda fixed, image: calls.append(1) or decode(fixed, image))
+    evaluation = [v2.Resize(8, BICUBIC), v2.CenterCrop(6)]
+    built = loaders(numbered(20, size), tmp_path, train=transform, evaluation=evaluation)
     images, _ = everything(built.train)
     assert images.shape == (20, 3, 8, 8) and sorted(numbers(images)) == list(range(20))
     assert len(calls) == (0 if size == 8 else 20)
@@ -172,7 +224,7 @@ def test_arrays_of_the_right_size_are_not_decoded(tmp_path, monkeypatch, transfo
 
 
 def test_train_and_eval_transforms_are_not_mixed_up(tmp_path):
-    built = loaders(numbered(6, 8), tmp_path, train=Transform(8, crop=5, random=True), evaluation=Transform(8, crop=6))
+    built = loaders(numbered(6, 8), tmp_path, train=[v2.RandomCrop(5)], evaluation=[v2.CenterCrop(6)])
     assert next(iter(built.train))[0].shape == (4, 3, 5, 5)
     assert next(iter(built.test))[0].shape == (4, 3, 6, 6)
 
@@ -186,9 +238,9 @@ def test_examples_are_from_all_over_the_split(tmp_path):
 
 
 @sources
-@pytest.mark.parametrize("transform", [FIXED, RANDOM, EVP])
+@pytest.mark.parametrize("transform", [FIXED, RANDOM, EVP, [*FIXED, v2.TrivialAugmentWide()]], ids=str)
 @pytest.mark.parametrize("processes", [2, 3, 5])
-def test_shares_make_up_the_batches(data_path, transform, cache, workers, processes):
+def test_parts_make_up_the_batches(data_path, transform, cache, workers, processes):
     """What several processes see of a batch is, together, what one would see: each image once, cut and flipped alike.
 
     Of the last batch, which is smaller, some see nothing.
@@ -198,24 +250,54 @@ def test_shares_make_up_the_batches(data_path, transform, cache, workers, proces
     how = {"batch_size": 4, "device": CPU, "workers": workers, "shuffle": True}
     how["cache_folder"] = data_path / ".cache" if cache else None
 
-    def batches(share):
-        loader = build_loader(split, transform, "mine train", share=share, **how)
+    def batches(part):
+        loader = build_loader(split, transform, "mine train", part=part, **how)
         torch.manual_seed(3)
         return list(loader)
 
     whole = batches(WHOLE)
     assert [len(labels) for _, labels in whole] == [4, 4, 2]
     for first in range(processes):
-        share = slice(first, None, processes)
-        for (images, labels), (all_images, all_labels) in zip(batches(share), whole, strict=True):
-            assert torch.equal(images, all_images[share]) and torch.equal(labels, all_labels[share])
+        part = slice(first, None, processes)
+        for (images, labels), (all_images, all_labels) in zip(batches(part), whole, strict=True):
+            assert torch.equal(images, all_images[part]) and torch.equal(labels, all_labels[part])
             assert images.shape[1:] == all_images.shape[1:]
 
 
-def test_map(tmp_path):
-    built = loaders(numbered(4), tmp_path)
-    assert built.map(lambda loader, part: (part, len(loader))).train == ("train", 1)
-    assert built.map(lambda loader, part: (part, len(loader))).val is None
+def test_what_a_script_asks_of_the_data(tmp_path, small):
+    """As a method does: the row's values, the loaders, their names; a batch size that the run may change."""
+    selection = {"shots": 2, "train_fraction": None, "val_fraction": None, "seed": 0}
+    how = {"batch_size": 3, "device": CPU, "workers": 0, "cache_folder": tmp_path, "part": slice(0, 2)}
+    asked = []
+    run = SimpleNamespace(selection=selection, loading=lambda size: asked.append(size) or how)
+    dataset = read_dataset("small", run)
+    data = load_data(dataset, run, train=RANDOM, eval=FIXED)
+    assert asked == [8] and dataset.image_size == 32 and dataset.text_template is dataset.inner_mask is None
+    assert data.dataset is dataset and data.eval_transforms is FIXED
+    assert (data.name, data.class_names, data.num_classes) == ("small", ("ant", "bee", "cow", "doe"), 4)
+    assert [len(loader.labels) for loader in (data.train, data.val, data.test)] == [8, 12, 20]
+    assert [len(labels) for _, labels in data.train] == [2, 2, 2]
+    images, labels = everything(data.train_as_eval)
+    assert images.shape == (6, 3, 16, 16) and labels.tolist() == dataset.train.labels[[0, 1, 3, 4, 6, 7]].tolist()
+    assert torch.equal(images[2], everything(data.train_as_eval)[0][2])
+    assert data.train_as_eval is not data.train_as_eval
+
+
+def test_some_splits_alone(tmp_path, small):
+    how = {"batch_size": 3, "device": CPU, "workers": 0, "cache_folder": tmp_path}
+    run = SimpleNamespace(loading=lambda size: how)
+    data = load_data(find_dataset("small").read(), run, train=RANDOM, eval=FIXED, parts=("test",))
+    assert data.train is data.val is None and len(data.test) == 7
+    assert len(list(tmp_path.glob("*.pixels"))) == 1
+
+
+def test_encoded_data(tmp_path, small):
+    built, encoder, shown = loaders(find_dataset("small").read(), tmp_path), Encoder(), []
+    encoded = built.encoded(encoder, lambda batches, text: (shown.append(text), batches)[1])
+    assert shown == ["train features", "val features", "test features"] and encoder.seen == 24 + 12 + 20
+    assert next(iter(encoded.val))[0].shape == (4, 5) and encoded.dataset is built.dataset
+    without_val = loaders(numbered(4), tmp_path).encoded(encoder, lambda batches, text: batches)
+    assert without_val.val is None and len(without_val.test) == 1
 
 
 class Encoder(torch.nn.Module):
@@ -248,21 +330,14 @@ def test_encoded(tmp_path, part):
     assert encoder.seen == 30 and len(encoded) == 5
 
 
-@pytest.mark.parametrize("transform", [Transform(6), Transform(6, random=True)], ids=["fixed", "flips only"])
-def test_arrays_of_one_channel_travel_as_one(transform):
+def test_arrays_of_one_channel_travel_as_one():
     """Pinned memory cannot hold a tensor whose channels are one and the same; the loader spreads them on the device."""
     array = np.random.default_rng(0).random((5, 6, 6), dtype=np.float32)
-    fetched = next(_gather(torch.from_numpy(array), transform, CPU)([torch.tensor([3, 1])], WHOLE))
+    fetched = next(_gather(torch.from_numpy(array), CPU)([torch.tensor([3, 1])], WHOLE))
     assert fetched.shape == (2, 1, 6, 6)
     assert 0 not in fetched.stride()
-    loader = Loader(
-        np.arange(5),
-        _gather(torch.from_numpy(array), transform, CPU),
-        lambda x, *_: x,
-        batch_size=5,
-        shuffle=False,
-        device=CPU,
-    )
+    fetch = _gather(torch.from_numpy(array), CPU)
+    loader = Loader(np.arange(5), fetch, batch_size=5, shuffle=False, device=CPU)
     images, _ = next(iter(loader))
     assert torch.equal(images, torch.from_numpy(array)[:, None].expand(-1, 3, -1, -1))
 
@@ -274,14 +349,12 @@ def test_pixels_stay_in_the_gpus_memory_where_they_fit(fraction, monkeypatch):
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2 * 5 * 6 * 6 * 3, 10**9))
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: moved.append(self.nbytes) or self)
     pixels = np.zeros((5, 6, 6, 3), np.uint8)
-    ragged = RaggedPixels(pixels.reshape(-1), np.full((5, 2), 6))
-    for kind in (pixels, ragged):
-        _on_device(kind, torch.device("cuda"), fraction)
-        _on_device(kind, CPU, 1.0)
-    assert moved == ([pixels.nbytes] * 2 if fraction else [])
+    _on_device(pixels, torch.device("cuda"), fraction)
+    _on_device(pixels, CPU, 1.0)
+    assert moved == ([pixels.nbytes] if fraction else [])
     larger = np.zeros((6, 6, 6, 3), np.uint8)
     _on_device(larger, torch.device("cuda"), fraction)
-    assert len(moved) == (2 if fraction else 0)
+    assert len(moved) == (1 if fraction else 0)
 
 
 def test_images_decoded_anew_have_torchs_default_memory_format(data_path):

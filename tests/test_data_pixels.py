@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 from test_data_loaders import EVP, RANDOM, everything, loaders, sources
 from test_data_transforms import make_mixed
+from torchvision.transforms import v2
 
 from data.catalog import find_dataset
 from data.splits import ImageArrays, ImageFiles, Splits, whole
-from data.transforms import Transform
+from data.transforms import decode
 
 
 def palette_image(transparency):
@@ -78,54 +79,46 @@ def test_cmyk_jpeg(tmp_path):
 
 
 @sources
-@pytest.mark.parametrize("transform", [RANDOM, EVP], ids=["both sides", "shorter side"])
-def test_random_part_is_that_of_a_plain_loop(data_path, cache, workers, transform):
-    """Order, crops and flips, from the same draws: all places of the epoch's crops first, then each batch's flips."""
+@pytest.mark.parametrize("transforms", [RANDOM, EVP], ids=["both sides", "shorter side"])
+def test_random_part_is_that_of_a_plain_loop(data_path, cache, workers, transforms):
+    """Order, crops and flips from the same draws: the order, then a seed for each image."""
     make_mixed(data_path)
     splits = find_dataset("mine").read()
-    built = loaders(splits, data_path / ".cache" if cache else None, workers=workers, batch_size=5, train=transform)
+    built = loaders(splits, data_path / ".cache" if cache else None, workers=workers, batch_size=5, train=transforms)
     torch.manual_seed(7)
-    batches = list(built.train)
+    images, labels = everything(built.train)
     torch.manual_seed(7)
-    order = torch.randperm(12).split(5)
-    places = [torch.rand(len(positions), 2, dtype=torch.float64) for positions in order]
-    mirrored = moved = 0
-    for (images, labels), positions, batch_places in zip(batches, order, places, strict=True):
-        assert labels.tolist() == splits.train.labels[positions].tolist()
-        flips = torch.rand(len(positions)) < 0.5
-        for image, position, (y, x), flip in zip(images, positions, batch_places.tolist(), flips, strict=True):
-            pixels = transform.decode(splits.train.open(int(position)))
-            top = int(y * (pixels.shape[0] - transform.side + 1))
-            left = int(x * (pixels.shape[1] - transform.side + 1))
-            expected = pixels[top : top + transform.side, left : left + transform.side]
-            expected = torch.from_numpy(expected[:, ::-1].copy() if flip else expected).permute(2, 0, 1)
-            assert torch.equal(image, expected / 255)
-            mirrored, moved = mirrored + int(flip), moved + (top + left > 0)
-    assert 0 < mirrored < 12 and moved > 2
+    order = torch.randperm(12)
+    seeds = torch.randint(2**32, (12,)).tolist()
+    assert labels.tolist() == splits.train.labels[order].tolist()
+    fixed, per_epoch = transforms[:1], v2.Compose(transforms[1:])
+    for image, position, seed in zip(images, order.tolist(), seeds, strict=True):
+        pixels = torch.from_numpy(decode(fixed, splits.train.open(position))).permute(2, 0, 1)
+        torch.manual_seed(seed)
+        assert torch.equal(image, per_epoch(pixels) / 255)
 
 
-def test_every_place_is_drawn_equally_often():
+def test_every_corner_is_drawn_equally_often():
     """Through the loader, as by torchvision's RandomCrop: 3 x 3 places, each 400 times of 3600."""
     rows, columns = np.meshgrid(np.arange(6), np.arange(6), indexing="ij")
     one = np.stack([rows, columns, rows], axis=2).astype(np.uint8)
     split = whole(ImageArrays(np.repeat(one[None], 3600, axis=0)), np.zeros(3600))
     splits = Splits("numbered", ("a",), split, None, split)
-    transform = Transform(6, crop=4, random=True)
     torch.manual_seed(0)
-    images, _ = everything(loaders(splits, None, batch_size=128, train=transform).train)
+    images, _ = everything(loaders(splits, None, batch_size=128, train=[v2.RandomCrop(4)]).train)
     corners = (images[:, :2] * 255).round().int().amin((2, 3))
     counts = torch.bincount(corners[:, 0] * 3 + corners[:, 1], minlength=9)
     assert len(counts) == 9 and counts.min() > 306 and counts.max() < 494  # 5 standard deviations of 18.9
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_float_images_are_cropped(workers):
+@sources
+def test_float_images_are_cropped(tmp_path, cache, workers):
     """One channel, resized and cropped at random: what the plain steps give, three times."""
     values = np.random.default_rng(0).random((10, 9, 9), dtype=np.float32)
     split = whole(ImageArrays(values), np.zeros(10))
     splits = Splits("numbered", ("a",), split, None, split)
-    transform = Transform(9, crop=6, random=True)
-    images, _ = everything(loaders(splits, None, workers=workers, train=transform).train)
+    train = [v2.Resize((9, 9)), v2.RandomCrop(6), v2.RandomHorizontalFlip()]
+    images, _ = everything(loaders(splits, tmp_path if cache else None, workers=workers, train=train).train)
     assert images.shape == (10, 3, 6, 6) and images.dtype == torch.float32
     windows = np.lib.stride_tricks.sliding_window_view(values, (6, 6), axis=(1, 2)).reshape(-1, 6, 6)
     windows = torch.from_numpy(np.concatenate([windows, windows[..., ::-1]]))
