@@ -13,6 +13,7 @@ from tiny import ROOT, SMALL, TINY, make_clip
 import cfg
 from data import catalog
 from models.networks import NETWORKS
+from tools.common.run import experiment
 
 if "OMP_NUM_THREADS" not in os.environ:  # who sets it, wants so many threads
     torch.set_num_threads(1)  # the work is small, and another process may be using the other cores
@@ -91,6 +92,8 @@ def load_script(path: str):
     specification = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / f"{path}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
+    if hasattr(module, "train"):  # an experiment, as its last line carries it out
+        module.main = lambda argv=None: experiment(module.train, module.parser, argv)
     return module
 
 

@@ -30,13 +30,13 @@ from make_data import (
     write_lmdb,
 )
 from PIL import Image
+from torchvision.transforms import v2
 
 import cfg
 from data.catalog import find_dataset
 from data.corruptions import read_corruptions
-from data.loaders import build_loaders
+from data.loaders import build_data
 from data.splits import PARTS
-from data.transforms import Transform
 from errors import UserError
 from tools.common.checkpoint import load_checkpoint, save_checkpoint
 from tools.common.results import read_receipts
@@ -44,7 +44,7 @@ from tools.common.results import read_receipts
 # The file that executed code would write; and what make_data calls pytest's monkeypatch, in a process that is let go.
 HERE = SimpleNamespace(proof=Path(), setattr=setattr)
 WAYS = range(4)  # to read a data set
-FIXED, RANDOM = Transform(16), Transform(16, 12, random=True, shorter=True)
+FIXED, RANDOM = [v2.Resize((16, 16))], [v2.Resize(16), v2.RandomCrop(12), v2.RandomHorizontalFlip()]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def samples(name: str, way: int) -> dict[tuple, tuple[torch.Tensor, int]]:
     folder = cfg.data_path / ".cache"
     how = {"batch_size": 4, "device": torch.device("cpu"), "workers": 0, "cache_folder": folder if cached else None}
     try:
-        loaders = build_loaders(splits, train_transform=train, eval_transform=FIXED, **how)
+        loaders = build_data(splits, train=train, eval=FIXED, **how)
         return {
             key: sample for part in PARTS if getattr(splits, part) for key, sample in ordered(splits, loaders, part)
         }
@@ -491,10 +491,10 @@ def make_pixels(folder: Path) -> list[Path]:
 
 
 def look_at_pixels(file: Path, way: int) -> dict:
-    """The training images of random places, the others of fixed ones, all from the cache."""
+    """The training images cropped at random, the others not, all from the cache."""
     splits = find_dataset("mine").read()
     how = {"batch_size": 4, "device": torch.device("cpu"), "workers": 0, "cache_folder": cfg.data_path / "pixels"}
-    loaders = build_loaders(splits, train_transform=RANDOM, eval_transform=FIXED, **how)
+    loaders = build_data(splits, train=RANDOM, eval=FIXED, **how)
     return dict(itertools.chain.from_iterable(ordered(splits, loaders, part) for part in ("train", "test")))
 
 

@@ -31,10 +31,11 @@ from PIL import Image
 from tiny import SMALL, TINY
 
 import cfg
-from algorithms import label_mapping, training
+from algorithms import training
 from data import catalog, loaders
 from models.networks import NETWORKS
 from tools.common import run as runs
+from tools.common import run_folder as folders
 from tools.common.checkpoint import load_checkpoint
 from tools.common.command import run_command
 from tools.common.machine import anonymous_memory
@@ -42,10 +43,10 @@ from tools.common.machine import anonymous_memory
 FLAGS = ("--network", "tiny", "--dataset", "small", "--device", "cpu")
 PHASES = {  # of a run -> where the function is found that carries it out
     "cache build": (loaders, "cached_pixels"),
-    "mapping pass": (label_mapping, "count_predictions"),
+    "mapping pass": (runs, "count_predictions"),
     "step": (training, "train_one_epoch"),
     "evaluation": (training, "evaluate"),
-    "checkpoint": (runs, "save_checkpoint"),
+    "checkpoint": (folders, "save_checkpoint"),
 }
 
 
@@ -256,14 +257,14 @@ def long(folder: Path, epochs: int) -> dict[int, tuple[int, int]]:
     notes, output = folder / "notes", folder / "output"
 
     def measured() -> None:
-        found, end_epoch = {}, runs.Run.end_epoch
+        found, end_epoch = {}, folders.RunFolder.end_epoch
 
         def measure(self, epoch: int, record: dict) -> None:
             end_epoch(self, epoch, record)
             if epoch + 1 in (5, epochs):
                 found[epoch + 1] = (anonymous_memory(), len(os.listdir("/proc/self/fd")))
 
-        runs.Run.end_epoch = measure
+        folders.RunFolder.end_epoch = measure
         train(epochs)()
         notes.write_text(json.dumps(found))
 

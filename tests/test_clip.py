@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import open_clip
 import pytest
@@ -18,11 +19,10 @@ import cfg
 from algorithms import label_mapping
 from data.catalog import find_dataset
 from data.loaders import build_loader
-from data.transforms import Transform
 from errors import UserError
-from models.clip import TEMPLATES, encode_texts, load_clip, load_image_encoder, text_prompts, tokens_of
+from models.clip import TEMPLATES, build_classifier, build_encoder, encode_texts, load_clip, text_prompts, tokens_of
 from models.clip_source import build_clip, find_clip
-from models.networks import Network, checkpoint_folder
+from models.networks import CPU, Execution, Network, checkpoint_folder
 
 pytestmark = pytest.mark.numeric
 CLIP_PROMPTS = [script for script in PROMPTS if "/clip/" in script]
@@ -47,6 +47,11 @@ def row_of(files: dict[str, str]):
     return find_clip("any", files["--pretrained"], files["--clip-config"])
 
 
+def classifier(row, texts, run=CPU):
+    """CLIP over these text prompts."""
+    return build_classifier(row, run, texts, ["{}"])
+
+
 @pytest.fixture
 def tiny_row(tiny_clip):
     return row_of(tiny_clip)
@@ -56,7 +61,7 @@ def tiny_row(tiny_clip):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_logits_are_open_clips_own(name, plain, tmp_path, float64):
     row = row_of(make_clip(tmp_path, ARCHITECTURES[name]))
-    network = load_clip(row, text_prompts(TEMPLATES[:2], NAMES), plain=plain)
+    network = classifier(row, text_prompts(TEMPLATES[:2], NAMES), Execution(plain=plain))
     reference, _, preprocess = open_clip.create_model_and_transforms("tiny-clip", pretrained=row.pretrained)
     reference.eval()
     images = torch.rand(4, 3, row.input_size, row.input_size)
@@ -73,8 +78,8 @@ def test_logits_are_open_clips_own(name, plain, tmp_path, float64):
 def test_the_activations_differ(tmp_path, float64):
     (tmp_path / "q").mkdir()
     rows = [row_of(make_clip(tmp_path, CLIP_ARCHITECTURE))]
-    first = load_clip(rows[0], NAMES)
-    second = load_clip(row_of(make_clip(tmp_path / "q", ARCHITECTURES["quickgelu"])), NAMES)
+    first = classifier(rows[0], NAMES)
+    second = classifier(row_of(make_clip(tmp_path / "q", ARCHITECTURES["quickgelu"])), NAMES)
     images = torch.rand(4, 3, 32, 32)
     assert not torch.allclose(first(images), second(images), atol=1e-3)
 
@@ -84,7 +89,7 @@ def test_the_scale_is_at_most_100(stored, used, tmp_path, float64):
     files = make_clip(tmp_path)
     state = torch.load(files["--pretrained"], weights_only=True)
     torch.save(state | {"logit_scale": torch.tensor(stored)}, files["--pretrained"])
-    bank = load_clip(row_of(files), NAMES).bank
+    bank = classifier(row_of(files), NAMES).bank
     torch.testing.assert_close(bank.norm(dim=1), torch.full((3,), float(used)))
 
 
@@ -110,17 +115,21 @@ def test_chunks_do_not_matter(tiny_row, float64):
     torch.testing.assert_close(whole.norm(dim=1), torch.ones(15))
 
 
-def test_an_ensemble_is_the_mean_of_unit_embeddings(tiny_row, float64):
-    single = load_clip(tiny_row, text_prompts(TEMPLATES[:4], NAMES)).bank
+def test_an_ensemble_is_the_mean_of_unit_embeddings(tiny_row, tiny_clip, float64):
+    single = classifier(tiny_row, text_prompts(TEMPLATES[:4], NAMES)).bank
     scale = single.norm(dim=1)[0]
     mean = (single / scale).view(4, 3, 16).mean(0)
-    network = load_clip(tiny_row, text_prompts(TEMPLATES[:4], NAMES), ensemble_of=4)
+    which = SimpleNamespace(
+        clip_model=None, pretrained=tiny_clip["--pretrained"], clip_config=tiny_clip["--clip-config"]
+    )
+    network = load_clip(which, CPU, TEMPLATES[:4], NAMES, ensemble=True)
+    assert network.class_names == NAMES
     torch.testing.assert_close(network.bank, scale * mean / mean.norm(dim=1, keepdim=True))
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 3)
 
 
 def test_frozen_and_always_in_eval_mode(tiny_row):
-    network = load_clip(tiny_row, NAMES).train()
+    network = classifier(tiny_row, NAMES).train()
     assert not any(module.training for module in network.modules())
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert not any("token_embedding" in name for name, _ in network.named_parameters())  # the text side is gone
@@ -128,7 +137,7 @@ def test_frozen_and_always_in_eval_mode(tiny_row):
 
 def test_bfloat16_reaches_the_encoder_alone(tiny_row):
     images = torch.rand(8, 3, 32, 32)
-    exact, rough = load_clip(tiny_row, NAMES), load_clip(tiny_row, NAMES, precision="bfloat16")
+    exact, rough = classifier(tiny_row, NAMES), classifier(tiny_row, NAMES, Execution(precision="bfloat16"))
     assert torch.equal(exact.bank, rough.bank)
     assert rough(images).dtype == torch.float32
     # Some 20 results on the way through 2 blocks are rounded, each by at most 2^-9: together, as independent errors,
@@ -139,11 +148,11 @@ def test_bfloat16_reaches_the_encoder_alone(tiny_row):
 def test_the_image_encoder(tiny_row, float64):
     reference = open_clip.create_model("tiny-clip", pretrained=tiny_row.pretrained).eval()
     images = torch.rand(2, 3, 32, 32)
-    encoder = load_image_encoder(tiny_row)
+    encoder = build_encoder(tiny_row, CPU, 0, True)
     with torch.no_grad():
         expected = reference.encode_image((images - encoder.mean) / encoder.std)
     torch.testing.assert_close(encoder(images), expected, rtol=1e-9, atol=1e-12)
-    learning = load_image_encoder(tiny_row, num_classes=5, frozen=False)
+    learning = build_encoder(tiny_row, CPU, num_classes=5, frozen=False)
     assert learning(images).shape == (2, 5)
     assert all(parameter.requires_grad for parameter in learning.parameters())
 
@@ -173,17 +182,14 @@ def test_the_text_bank_is_encoded_once(script, expected, run_script, words, monk
 @pytest.mark.usefixtures("small")
 def test_ilm_on_clip_is_the_map_of_the_cnn_side(run_script, words, tiny_row, float64):
     module = load_script("experiments/clip/ilm_tp_vp")
-    for name in ("count_predictions", "frequency_label_mapping", "describe_mapping"):
-        assert getattr(module, name) is getattr(label_mapping, name)
+    assert module.frequency_label_mapping is label_mapping.frequency_label_mapping
     module.main([*words("experiments/clip/ilm_tp_vp"), "--epoch", "1", "--lr", "1e-30"])
     found = checkpoint(only_run("experiments/clip/ilm_tp_vp") / "ckpt.pth")["mapping_sequence"]
 
     reference, _, _ = open_clip.create_model_and_transforms("tiny-clip", pretrained=tiny_row.pretrained)
     splits = find_dataset("small").read()
-    transform = Transform(32, shorter=True, bicubic=True)
-    train = build_loader(
-        splits.train, transform, "x", batch_size=8, device=torch.device("cpu"), workers=0, cache_folder=None
-    )
+    how = {"batch_size": 8, "device": torch.device("cpu"), "workers": 0, "cache_folder": None}
+    train = build_loader(splits.train, tiny_row.preprocess, "x", **how)
     tokens = open_clip.get_tokenizer("tiny-clip")(text_prompts(TEMPLATES, splits.class_names))
     bank = encode_texts(reference.eval(), tokens)
     counts = torch.zeros(len(bank), 4, dtype=torch.int64)

@@ -15,8 +15,9 @@ from test_experiments import METHODS, SMALL, checkpoint, folder, only_run
 from torch import nn
 
 import cfg
-from data.transforms import restore_transform
+from data.transforms import decode, restore_transforms
 from errors import UserError
+from models.networks import CPU
 from models.restore import restore
 from models.visual_prompt import ExpansiveVisualPrompt
 
@@ -212,13 +213,12 @@ def test_corruptions(script, run_script, words, tmp_path, capsys, float64):
     assert result["acc"] == run_script("tools/evaluate", "--checkpoint", saved)["acc"]
     assert list(result["corruptions"]) == ["brightness", "frost"]
 
-    checkpoint_, transform = checkpoint(saved), restore_transform(checkpoint(saved)["setup"], None)
-    placement = {"device": torch.device("cpu"), "precision": "float32"}
-    model = restore(checkpoint_, checkpoint_["setup"], image_size=transform.side, **placement)
+    checkpoint_, transforms = checkpoint(saved), restore_transforms(checkpoint(saved)["setup"])
+    model = restore(checkpoint_, checkpoint_["setup"], CPU)
     labels = np.load(tmp_path / "c" / "labels.npy")
     for name, accuracies in result["corruptions"].items():
         images = np.load(tmp_path / "c" / f"{name}.npy")
-        pixels = np.stack([transform.decode(Image.fromarray(image)) for image in images])
+        pixels = np.stack([decode(transforms, Image.fromarray(image)) for image in images])
         with torch.no_grad():
             predicted = model(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255).argmax(1).numpy()
         each = len(images) // 5
@@ -279,11 +279,9 @@ def test_corrupted_labels_are_put_into_the_order_of_the_checkpoint(run_script, w
     run_script(script, *words(script), "--epoch", 3)
     saved = only_run(script) / "ckpt.pth"
     found = run_script("tools/evaluate", "--checkpoint", saved, "--corruptions", folder_)["corruptions"]["fog"]
-    model = restore(
-        checkpoint(saved), checkpoint(saved)["setup"], image_size=64, device=torch.device("cpu"), precision="float32"
-    )
-    transform = restore_transform(checkpoint(saved)["setup"], None)
-    pixels = np.stack([transform.decode(Image.fromarray(image)) for image in images])
+    model = restore(checkpoint(saved), checkpoint(saved)["setup"], CPU)
+    transforms = restore_transforms(checkpoint(saved)["setup"])
+    pixels = np.stack([decode(transforms, Image.fromarray(image)) for image in images])
     predicted = model(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255).argmax(1)
     expected = (predicted == torch.tensor([label for _, label, _ in rows["test"]])).float().mean().item()
     assert found == pytest.approx([expected] * 5)

@@ -22,7 +22,7 @@ import cfg
 from algorithms import distributed
 from errors import Interrupted
 from tools.common import flag_types
-from tools.common.run import Run
+from tools.common.run_folder import RunFolder
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small", "float64")]
 SCRIPTS = [script for script in METHODS if script != "experiments/cnn/full_finetune"]  # batch normalisation needs CUDA
@@ -181,9 +181,9 @@ def test_an_epoch_is_not_lost_between_numbers_of_processes(run_script):
         end_epoch(self, epoch, record)
         raise KeyboardInterrupt
 
-    end_epoch = Run.end_epoch
+    end_epoch = RunFolder.end_epoch
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(Run, "end_epoch", stop)
+        patch.setattr(RunFolder, "end_epoch", stop)
         run_script("experiments/cnn/ilm_vp", *words)
     out, err = start("experiments/cnn/ilm_vp", *words).communicate(timeout=120)
     assert "Continuing after epoch 1 of 4" in out, err

@@ -9,9 +9,10 @@ from conftest import load_script, same
 from tiny import TINY
 
 import cfg
+from algorithms.label_mapping import count_predictions
 from errors import RunError, UserError
-from models.networks import NETWORKS
-from tools.common.run import Run
+from models.networks import NETWORKS, Network
+from tools.common.run_folder import RunFolder
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small")]
 
@@ -103,7 +104,7 @@ def test_stopped_and_continued_equals_uninterrupted_to_the_bit(script, flags, ru
     expected = {name: checkpoint(run / name) for name in ("ckpt.pth", "best.pth")}
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
-    end_epoch = Run.end_epoch
+    end_epoch = RunFolder.end_epoch
 
     def interrupt(self, epoch, record):
         end_epoch(self, epoch, record)
@@ -113,12 +114,12 @@ def test_stopped_and_continued_equals_uninterrupted_to_the_bit(script, flags, ru
             )  # as if the next epoch's line were written, its checkpoint not
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "end_epoch", interrupt)
+    monkeypatch.setattr(RunFolder, "end_epoch", interrupt)
     with pytest.raises(UserError, match=r"To continue: python .*--epoch 4$") as caught:
         run_script(script, *words, "--fresh")
     assert caught.value.exit_code == 130
     assert json.loads((run / "result.json").read_text())["status"] == "interrupted"
-    monkeypatch.setattr(Run, "end_epoch", end_epoch)
+    monkeypatch.setattr(RunFolder, "end_epoch", end_epoch)
     torch.manual_seed(12345)
     again = run_script(script, *words)
     assert "Continuing after epoch 2 of 4" in capsys.readouterr().out
@@ -185,8 +186,9 @@ def test_mapping_interval(run_script):
 def test_a_map_from_the_training_passes(script, words, monkeypatch, float64):
     """With a prompt that stands still, training predicts what a pass of its own would; and that pass is not made."""
     module, passes, maps = load_script(script), [], {}
-    count = module.count_predictions
-    monkeypatch.setattr(module, "count_predictions", lambda *args: passes.append(1) or count(*args))
+    monkeypatch.setattr(
+        "tools.common.run.count_predictions", lambda *args: passes.append(1) or count_predictions(*args)
+    )
     for source, expected in (("pass", 3), ("train", 1)):
         passes.clear()
         flags = [*words(script), "--epoch", "3", "--lr", "1e-30", "--mapping-source", source]
@@ -215,14 +217,14 @@ def test_bfloat16_on_request(script, precision, run_script, words):
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(run_script, monkeypatch):
     module = load_script("experiments/cnn/full_finetune")
     words = [str(word) for word in (*SMALL, "--epoch", 3)]
-    end_epoch = Run.end_epoch
+    end_epoch = RunFolder.end_epoch
 
     def poison(self, epoch, record):
         end_epoch(self, epoch, record)
         with torch.no_grad():
             self._parts["network_dict"].body.fc.bias[0] = float("nan")
 
-    monkeypatch.setattr(Run, "end_epoch", poison)
+    monkeypatch.setattr(RunFolder, "end_epoch", poison)
     with pytest.raises(RunError, match="the training loss is nan") as caught:
         module.main(words)
     assert caught.value.exit_code == 1
@@ -267,11 +269,9 @@ def test_a_mistake_is_one_message_and_leaves_nothing(words, message, run_script)
     assert not list(cfg.results_path.rglob("args.json"))
 
 
-def test_more_target_classes_than_source_classes_before_anything_loads(run_script, monkeypatch):
-    def build():
-        raise AssertionError("the network was loaded")
-
-    row = TINY.__class__(build, input_size=64, class_names=("one", "two"))
+def test_more_target_classes_than_source_classes_before_anything_is_computed(run_script, monkeypatch):
+    row = TINY.__class__(TINY.build, input_size=64, class_names=("one", "two"))
     monkeypatch.setitem(NETWORKS, "tiny", row)
+    monkeypatch.setattr(Network, "forward", None)
     with pytest.raises(UserError, match="The data set has 4 classes, the network 2"):
         run_script("experiments/cnn/ilm_vp", *SMALL)

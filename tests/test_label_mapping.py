@@ -99,14 +99,12 @@ def test_counting_predictions_by_hand():
     assert counts.dtype == torch.int64
 
 
-def test_a_watching_counter_counts_what_the_loop_sees():
-    network = torch.nn.Identity()
-    counter = PredictionCounter(3, 2).watch(network)
+def test_a_counter_counts_batch_by_batch():
+    network, counter = torch.nn.Identity(), PredictionCounter(3, 2)
     generator = torch.Generator().manual_seed(0)
     batches = [(torch.randn(4, 3, generator=generator), torch.randint(2, (4,), generator=generator)) for _ in range(5)]
     for x, labels in batches:
-        network(x)
-        counter(labels)
+        counter(network(x), labels)
     assert torch.equal(counter.take(), count_predictions(network, batches, 3, 2))
     assert counter.take().sum() == 0
 
@@ -122,7 +120,7 @@ def test_a_watching_counter_counts_what_the_loop_sees():
 )
 def test_what_a_mapping_is_worth(mapping, without, precision):
     counts = torch.tensor([[4, 0, 2], [0, 0, 0], [0, 1, 1], [0, 0, 0]])
-    worth = describe_mapping(counts, torch.tensor(mapping))
+    worth = describe_mapping(counts, torch.tensor(mapping)[:, None])
     assert worth == {"targets_without_predictions": without, "mapping_precision": precision}
 
 
@@ -147,7 +145,7 @@ def test_majority_equals_the_slow_version():
 
 def test_a_counter_is_saved_and_loaded():
     counter, again = PredictionCounter(6, 3), PredictionCounter(6, 3)
-    counter.add(torch.eye(6)[[5, 0, 0, 2]], torch.tensor([1, 2, 2, 0]))
+    counter(torch.eye(6)[[5, 0, 0, 2]], torch.tensor([1, 2, 2, 0]))
     assert counter.state_dict()["pairs"].tolist() == [[0, 2], [2, 0], [5, 1]]
     assert counter.state_dict()["counts"].tolist() == [2, 1, 1]
     again.load_state_dict(counter.state_dict())
@@ -157,7 +155,8 @@ def test_a_counter_is_saved_and_loaded():
     assert again.take().sum() == 0
 
 
-def test_a_counter_that_watches_nothing_counts_nothing():
-    counter = PredictionCounter(6, 3)
-    counter(torch.tensor([1, 2]))
-    assert counter.take().sum() == 0
+def test_what_a_mapping_of_several_sources_is_worth():
+    counts = torch.tensor([[4, 0], [2, 1], [0, 3], [0, 5]])
+    sources = torch.tensor([[0, 1], [2, -1]])  # target 1 has one source label alone
+    worth = describe_mapping(counts, sources)
+    assert worth == {"targets_without_predictions": 0, "mapping_precision": (4 + 2 + 3) / (4 + 2 + 1 + 3)}

@@ -7,13 +7,21 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
-from tiny import TINY
 from torch import nn
 
 from errors import UserError
 from models import networks
 from models.fold import fold_batch_norm
-from models.networks import CLASS_NAMES, NETWORKS, Network, NetworkRow, find_network, load_network, placed
+from models.networks import (
+    CLASS_NAMES,
+    CPU,
+    NETWORKS,
+    Execution,
+    Network,
+    NetworkRow,
+    find_network,
+    load_network,
+)
 
 pytestmark = pytest.mark.numeric
 
@@ -71,7 +79,7 @@ def test_efficientnet_lite0_knows_a_cat(float64):
     import skimage.data
 
     network = load_network("efficientnet_lite0")
-    plain = load_network("efficientnet_lite0", plain=True)
+    plain = load_network("efficientnet_lite0", Execution(plain=True))
     cat = torch.from_numpy(skimage.data.cat()[:, 75:375].copy()).permute(2, 0, 1)[None].double() / 255
     x = nn.functional.interpolate(cat, (224, 224), mode="bilinear", antialias=True)
     with torch.no_grad():
@@ -85,7 +93,7 @@ def test_efficientnet_lite0_knows_a_cat(float64):
 
 def test_normalisation_is_the_rows(float64):
     row = NetworkRow(nn.Identity, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0), input_size=1)
-    network = Network(nn.Identity(), row, frozen=True)
+    network = Network(nn.Identity(), row, CPU, frozen=True, setup={})
     x = torch.tensor([0.6, 0.6, 0.7]).view(1, 3, 1, 1)
     assert network(x).flatten().tolist() == pytest.approx([0.5, 0.2, 0.1])
 
@@ -93,7 +101,7 @@ def test_normalisation_is_the_rows(float64):
 def test_weights_of_other_ranks_keep_their_memory_format():
     """timm's lambda networks have convolutions over three axes."""
     body = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Unflatten(1, (2, 2)), nn.Conv3d(2, 2, 1), nn.Flatten())
-    network = placed(Network(body, NetworkRow(None, input_size=4), frozen=True), "cpu", plain=False)
+    network = Network(body, NetworkRow(None, input_size=4), CPU, frozen=True, setup={})
     assert body[0].weight.is_contiguous(memory_format=torch.channels_last) and body[2].weight.is_contiguous()
     assert network(torch.rand(2, 3, 4, 4)).shape == (2, 36)
 
@@ -116,7 +124,7 @@ def test_a_network_to_be_fine_tuned_trains_unfolded():
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_logits_are_float32_in_every_precision(precision):
     x = torch.rand(2, 3, 64, 64)
-    logits = load_network("tiny", precision=precision)(x)
+    logits = load_network("tiny", Execution(precision=precision))(x)
     reference = load_network("tiny")(x)
     assert logits.dtype == torch.float32
     assert torch.equal(logits, reference) == (precision == "float32")
@@ -140,7 +148,7 @@ def test_torchvision_weights_put_by_hand_are_loaded():
     networks.checkpoint_folder().mkdir(parents=True)
     file = networks.checkpoint_folder() / "resnet18-f37072fd.pth"
     torch.save(expected.state_dict(), file)
-    loaded = load_network("resnet18", plain=True)
+    loaded = load_network("resnet18", Execution(plain=True))
     assert all(
         torch.equal(a, b)
         for a, b in zip(expected.state_dict().values(), loaded.body.state_dict().values(), strict=True)
@@ -159,7 +167,7 @@ def test_timm_weights_put_by_hand_are_loaded():
     save_file(expected.state_dict(), file)
     row = find_network("timm:resnet10t.c3_in1k")
     assert (row.input_size, row.mean) == (176, (0.485, 0.456, 0.406))  # as timm's pretrained_cfg says
-    loaded = load_network("timm:resnet10t.c3_in1k", plain=True)
+    loaded = load_network("timm:resnet10t.c3_in1k", Execution(plain=True))
     assert torch.equal(loaded.body.fc.weight, expected.fc.weight)
     assert load_network("timm:resnet10t.c3_in1k", num_classes=3)(torch.rand(1, 3, 176, 176)).shape == (1, 3)
 
@@ -220,14 +228,6 @@ def test_unknown_names(name, message):
     with pytest.raises(UserError) as caught:
         find_network(name)
     assert message in str(caught.value)
-
-
-def test_requirements_are_checked_on_numbers_alone():
-    TINY.require("x", 64, 1000)
-    with pytest.raises(UserError, match="1001 classes, the network 1000"):
-        TINY.require("x", 64, 1001)
-    with pytest.raises(UserError, match="65 pixels wide, the input 64"):
-        TINY.require("x", 65, 1000)
 
 
 def test_every_row_is_an_imagenet_classifier():

@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import network_of
 from torch import nn
 
 from algorithms.normalized_gradient import NORMS, NormalizedGradient
 from algorithms.training import cosine_schedule
+from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import PaddedVisualPrompt, frame
 
@@ -21,9 +23,9 @@ def parts(float64):
     """A prompt of 2 pixels around 4 x 4 images, a network that sees all of it, a batch."""
     torch.manual_seed(0)
     prompt = PaddedVisualPrompt(4, frame(8, 2))
-    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 36, 5))
-    model = Prompted(prompt, network, 3)
-    model.set_mapping(torch.tensor([4, 0, 2]))
+    network = network_of(nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 36, 5)), 5, 8)
+    model = Prompted(prompt, network, SelectLabels(3))
+    model.mapping.set(torch.tensor([4, 0, 2]))
     return prompt, model, torch.rand(7, 3, 4, 4), torch.randint(3, (7,))
 
 

@@ -5,18 +5,27 @@ import torch
 import torch.nn.functional as F
 from conftest import load_script
 from test_shared_border import Work
+from tiny import network_of
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import algorithms.training
 import models.prompted
 from algorithms.normalized_gradient import NormalizedGradient
 from algorithms.training import train_one_epoch
 from errors import RunError
-from models.networks import load_network
+from models.networks import Execution, Network, NetworkRow, load_network
+from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.shared_border import share_border
-from models.visual_prompt import AdditiveVisualPrompt, ExpansiveVisualPrompt, PaddedVisualPrompt, frame
-from tools.common.run import Run
+from models.visual_prompt import (
+    AdditiveVisualPrompt,
+    ExpansiveVisualPrompt,
+    NoVisualPrompt,
+    PaddedVisualPrompt,
+    frame,
+)
+from tools.common.run_folder import RunFolder
 
 pytestmark = pytest.mark.numeric
 
@@ -38,8 +47,8 @@ def losses(monkeypatch) -> list[float]:
 @pytest.fixture
 def maps(monkeypatch) -> list[list[int]]:
     """Every map that a prompted model was given."""
-    seen, set_mapping = [], Prompted.set_mapping
-    monkeypatch.setattr(Prompted, "set_mapping", lambda self, m: seen.append(m.tolist()) or set_mapping(self, m))
+    seen, set_mapping = [], SelectLabels.set
+    monkeypatch.setattr(SelectLabels, "set", lambda self, m: seen.append(m.tolist()) or set_mapping(self, m))
     return seen
 
 
@@ -77,32 +86,66 @@ PROMPTS = {
     "expansive": (lambda: ExpansiveVisualPrompt(32, 64), True),
     "padded": (lambda: PaddedVisualPrompt(32, frame(64, 16)), True),
     "additive": (lambda: AdditiveVisualPrompt(frame(64, 16), torch.ones(3)), False),
-    "none": (nn.Identity, False),
+    "none": (NoVisualPrompt, False),
 }
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_who_shares_a_border(prompt):
     make, may = PROMPTS[prompt]
-    assert Prompted(make(), load_network("tiny"), 4).share == may
-    assert not Prompted(make(), load_network("tiny", plain=True), 4).share
-    assert not Prompted(make(), load_network("tiny", compiled=True), 4).share
-    assert not Prompted(make(), load_network("tiny", frozen=False), 4).share
+
+    def shares(frozen: bool = True, **run) -> bool:
+        network = load_network("tiny", Execution(**run), frozen=frozen)
+        return Prompted(make(), network, SelectLabels(4)).shares_border
+
+    assert shares() == shares(share_border=True) == may
+    assert not shares(share_border=False)
+    assert not shares(plain=True, share_border=True)
+    assert not shares(compile=True, share_border=True)
+    assert not shares(frozen=False, share_border=True)
+
+
+class BehindTheImage(PaddedVisualPrompt):
+    """A padded prompt whose border depends on the image, and which does not promise otherwise."""
+
+    constant_border = False
+
+    def forward(self, x):
+        return super().forward(x) + F.pad(torch.zeros_like(x), self.padding, value=1.0) * x.mean((1, 2, 3), True)
+
+
+def test_a_border_that_depends_on_the_image_is_not_shared(float64):
+    torch.manual_seed(0)
+    prompt, network, x = BehindTheImage(32, frame(64, 16)), load_network("tiny"), torch.rand(8, 3, 32, 32)
+    model = Prompted(prompt, network, SelectLabels(4))
+    model.mapping.set(torch.arange(4))
+    one_by_one = torch.cat([network(prompt(image[None])) for image in x])[:, :4]
+    torch.testing.assert_close(model(x), one_by_one, rtol=1e-9, atol=1e-12)
+    prompt.constant_border = True  # a false promise gives other logits
+    assert not torch.allclose(Prompted(prompt, network, model.mapping)(x), one_by_one, atol=1e-3)
+
+
+def test_on_cuda_a_border_is_shared_on_request_alone():
+    with FakeTensorMode():
+        for asked, expected in ((None, False), (True, True), (False, False)):
+            run = Execution(torch.device("cuda"), share_border=asked)
+            network = Network(nn.Identity(), NetworkRow(None, input_size=64), run, frozen=True, setup={})
+            assert network.shares_border == expected
 
 
 def test_a_prompted_model_that_shares_does_less_and_gives_the_same(float64):
     torch.manual_seed(0)
     prompt, x = ExpansiveVisualPrompt(8, 224), torch.rand(8, 3, 8, 8)
     nn.init.normal_(prompt.program)
-    model = Prompted(prompt, load_network("efficientnet_lite0"), 4)
-    model.set_mapping(torch.tensor([5, 900, 3, 4]))
+    model = Prompted(prompt, load_network("efficientnet_lite0"), SelectLabels(4))
+    model.mapping.set(torch.tensor([5, 900, 3, 4]))
     seen = {}
-    for model.share in (True, False):
+    for model.shares_border in (True, False):
         prompt.zero_grad()
         with Work() as work:
             logits = model(x)
             F.cross_entropy(logits, torch.arange(8) % 4).backward()
-        seen[model.share] = logits.detach(), prompt.program.grad, work.total
+        seen[model.shares_border] = logits.detach(), prompt.program.grad, work.total
     torch.testing.assert_close(seen[True][0], seen[False][0], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(seen[True][1], seen[False][1], rtol=1e-9, atol=1e-12)
     assert seen[True][2] < 0.7 * seen[False][2]
@@ -129,7 +172,7 @@ def test_compiling(script, words, run_script, small, shared, losses, monkeypatch
 
 
 def test_a_run_may_go_on_compiled(words, run_script, small, monkeypatch, capsys):
-    script, end_epoch = "experiments/cnn/ilm_vp", Run.end_epoch
+    script, end_epoch = "experiments/cnn/ilm_vp", RunFolder.end_epoch
 
     def stop(self, epoch, record):
         end_epoch(self, epoch, record)
@@ -137,7 +180,7 @@ def test_a_run_may_go_on_compiled(words, run_script, small, monkeypatch, capsys)
             raise RunError("stopped", "", "")
 
     with monkeypatch.context() as context, pytest.raises(RunError):
-        context.setattr(Run, "end_epoch", stop)
+        context.setattr(RunFolder, "end_epoch", stop)
         run_script(script, *words(script), "--epoch", 2)
     compile = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self: compile(self, backend="eager"))
@@ -163,9 +206,8 @@ class Deaf(nn.Module):
 
     def __init__(self):
         super().__init__()
-        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 62 * 62, 7))
-        network.shares_border = True
-        self.prompted = Prompted(ExpansiveVisualPrompt(32, 64), network.requires_grad_(False), 3).to("meta")
+        body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 62 * 62, 7))
+        self.prompted = Prompted(ExpansiveVisualPrompt(32, 64), network_of(body, 7, 64), SelectLabels(3)).to("meta")
 
     def forward(self, x):
         return self.prompted(x)

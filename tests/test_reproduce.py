@@ -18,8 +18,12 @@ from conftest import load_script
 from tiny import ROOT
 
 import cfg
+from data.catalog import find_dataset
 from errors import Interrupted
+from models.clip_source import find_clip
+from models.networks import find_network
 from tools.common.run import Run
+from tools.common.run_folder import RunFolder
 
 TABLES = {  # script -> how many commands
     "ilm_vp_cnn": 13 * 3 * 5 * 3,
@@ -94,19 +98,25 @@ def shell(tmp_path) -> Shell:
 
 
 class Reached(Exception):
-    """A script has taken its flags, and found its data set and network, and would start."""
+    """A script has taken its flags and would start."""
 
 
 def start_of(path: str):
     """The script's main as far as the run's start: argv -> its Run, or for a tool its arguments."""
     module = load_script(path.removesuffix(".py"))
 
-    def stop(*found):
-        raise Reached(Run(*found) if len(found) == 2 else found[0])
+    def stop(args):
+        raise Reached(args)
 
-    setattr(module, "open_checkpoint" if path.startswith("tools/") else "Run", stop)
+    if path.startswith("tools/"):
+        module.open_checkpoint = stop
 
     def start(argv: list[str]):
+        if not path.startswith("tools/"):
+            args = module.parser.parse_args(argv)
+            find_dataset(args.dataset)
+            find_clip(args.clip_model, args.pretrained) if "/clip/" in path else find_network(args.network)
+            return Run(args, module.parser)
         with pytest.raises(Reached) as caught:
             module.main(argv)
         return caught.value.args[0]
@@ -215,7 +225,7 @@ def test_what_the_scripts_print_tells_done_from_skipped(shell, run_script, words
     assert first[1] == again[1] and re.fullmatch(r"Test accuracy 0\.\d{4} after the last epoch \(1\)\.", first[1])
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(Run, "finish", interrupt)
+        patch.setattr(RunFolder, "finish", interrupt)
         run_script(*training, "--fresh")
     assert status(*training)[0] == "done"
 

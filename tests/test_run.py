@@ -284,7 +284,7 @@ def test_interrupted_while_the_first_checkpoint_is_written(run_script, monkeypat
     def interrupt(path, content, **how):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tools.common.run.save_checkpoint", interrupt)
+    monkeypatch.setattr("tools.common.run_folder.save_checkpoint", interrupt)
     with pytest.raises(UserError, match="No epoch was finished"):
         run_script(SCRIPT, *SMALL, "--epoch", 2)
     assert not folder(SCRIPT, "tiny_small_seed7_epoch2").exists()

@@ -7,11 +7,13 @@ import pytest
 import torch
 from conftest import load_script
 from test_experiments import METHODS
+from torchvision.transforms import v2
 
 from data import catalog
 from data.loaders import Loader
-from data.transforms import Transform
+from data.transforms import describe_transforms
 from models.clip import TEMPLATES
+from tools.common.run import Run
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small")]
 
@@ -23,47 +25,56 @@ WARM = [(step + 1) / 5 for step in range(5)] + [
 ]
 
 
-CLIPS_OWN = Transform(32, shorter=True, bicubic=True)
+def listed(size, crop=None, *, random=False, shorter=False, bicubic=False) -> list[v2.Transform]:
+    """Resize, with `shorter` of the shorter side; a crop, in the centre or random; with `random` a flip."""
+    mode = v2.InterpolationMode.BICUBIC if bicubic else v2.InterpolationMode.BILINEAR
+    resize = v2.Resize(size if shorter else (size, size), mode)
+    if random:
+        return [resize, v2.RandomCrop(crop or size), v2.RandomHorizontalFlip()]
+    return [resize, v2.CenterCrop(crop or size)] if crop or shorter else [resize]
+
+
+CLIPS_OWN = listed(32, shorter=True, bicubic=True)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """`lr` at the start, and its shares at each step of the schedule; `train` and `evaluation` are the transforms."""
+    """`lr` at the start, and its fraction at each step of the schedule; `train` and `evaluation` are the transforms."""
 
     optimizer: str
     lr: float
     shares: list[float]
     each_step: bool = False
     extra: dict = field(default_factory=dict)
-    train: Transform = CLIPS_OWN
-    evaluation: Transform = CLIPS_OWN
+    train: list = field(default_factory=lambda: CLIPS_OWN)
+    evaluation: list = field(default_factory=lambda: CLIPS_OWN)
     prompt: str = ""
     mask: int = 0  # pixels of one channel that may change
     texts: int = 0
 
 
 STEPS = [1.0, 1.0, 0.01, 0.01]  # half of 4 epochs and 72 % of them are 2 whole epochs both
-ILM = Expected("Adam", 0.01, STEPS, train=Transform(32), evaluation=Transform(32), prompt="ExpansiveVisualPrompt")
+ILM = Expected("Adam", 0.01, STEPS, train=listed(32), evaluation=listed(32), prompt="ExpansiveVisualPrompt")
 FRAME = 32**2 - 24**2  # 30 of 224 are 4 of 32
 EVP = Expected(
     "NormalizedGradient",
     70.0,
     COSINE_EPOCH,
-    train=Transform(24, shorter=True, bicubic=True, random=True),
-    evaluation=Transform(24, shorter=True, bicubic=True),
+    train=listed(24, shorter=True, bicubic=True, random=True),
+    evaluation=listed(24, shorter=True, bicubic=True),
     prompt="PaddedVisualPrompt",
     mask=FRAME,
     texts=4,
 )
 TP_VP = {"each_step": True, "extra": {"momentum": 0.9}, "mask": FRAME, "prompt": "AdditiveVisualPrompt"}
 CNN_EVP = {
-    "train": Transform(46, shorter=True, bicubic=True, random=True),
-    "evaluation": Transform(46, shorter=True, bicubic=True),
+    "train": listed(46, shorter=True, bicubic=True, random=True),
+    "evaluation": listed(46, shorter=True, bicubic=True),
     "mask": 64**2 - 46**2,
     "texts": 0,
 }
-FINE = {"train": Transform(73, 64, random=True), "evaluation": Transform(73, 64)}
-CLIP_FINE = {"train": Transform(37, 32, random=True, shorter=True, bicubic=True), "each_step": True}
+FINE = {"train": listed(73, 64, random=True), "evaluation": listed(73, 64)}
+CLIP_FINE = {"train": listed(37, 32, random=True, shorter=True, bicubic=True), "each_step": True}
 TABLE = {
     "experiments/cnn/rlm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/flm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
@@ -71,7 +82,7 @@ TABLE = {
     "experiments/cnn/evp": ((), Expected(**vars(EVP) | CNN_EVP)),
     "experiments/cnn/linear_probing": (
         (),
-        Expected("Adam", 0.1, STEPS, train=Transform(64), evaluation=Transform(64)),
+        Expected("Adam", 0.1, STEPS, train=listed(64), evaluation=listed(64)),
     ),
     "experiments/cnn/full_finetune": (
         (),
@@ -94,25 +105,30 @@ class Stop(Exception):
 
 
 def arguments_of_fit(script, flags, words, monkeypatch) -> dict:
-    """What a script hands to `fit`, and the transforms that it asked loaders for."""
+    """What a script hands to `run.fit`, and the transforms that it gives to `load_data`."""
     module, seen = load_script(script), {}
 
-    def fit(model, loaders, optimizer, scheduler, **rest):
-        seen.update(model=model, loaders=loaders, optimizer=optimizer, scheduler=scheduler, **rest)
+    def fit(run, model, data, optimizer, scheduler, **rest):
+        seen.update(model=model, data=data, optimizer=optimizer, scheduler=scheduler, **rest)
         raise Stop
 
-    build = module.build_loaders
+    load = module.load_data
 
-    def build_loaders(splits, **how):
+    def load_data(dataset, run, **how):
         seen.update(how)
-        return build(splits, **how)
+        return load(dataset, run, **how)
 
-    monkeypatch.setattr(module, "fit", fit)
-    monkeypatch.setattr(module, "build_loaders", build_loaders)
+    monkeypatch.setattr(Run, "fit", fit)
+    monkeypatch.setattr(module, "load_data", load_data)
     network = [word for word in words(script) if word not in ("--seed", "7", "--lr", "2", "--warmup")]
     with pytest.raises(Stop):
         module.main([*network, "--epoch", str(EPOCHS), "--batch-size", "8", *flags])
     return seen
+
+
+def same_transforms(first: list, second: list) -> bool:
+    """Equal classes and arguments, the random ones' too."""
+    return describe_transforms(first) == describe_transforms(second)
 
 
 def test_every_script_is_in_the_table():
@@ -134,9 +150,10 @@ def test_what_the_papers_set(script, words, monkeypatch):
         optimizer.step()
         scheduler.step()
     assert rates == pytest.approx([expected.lr * share for share in expected.shares], rel=1e-12, abs=1e-15)
-    assert (seen["train_transform"], seen["eval_transform"]) == (expected.train, expected.evaluation)
-    assert isinstance(seen["loaders"].train, Loader)
-    assert seen["loaders"].train.shuffle
+    assert same_transforms(seen["train"], expected.train)
+    assert same_transforms(seen["eval"], expected.evaluation)
+    assert isinstance(seen["data"].train, Loader)
+    assert seen["data"].train.shuffle
     if expected.prompt:
         prompt = model.prompt
         assert type(prompt).__name__ == expected.prompt
@@ -176,7 +193,7 @@ def test_defaults(script, words, monkeypatch):
             found.update(vars(args))
             raise Stop
 
-    monkeypatch.setattr(module, "Run", Caught)
+    monkeypatch.setattr("tools.common.run.Run", Caught)
     network = words(script)[: 4 if "/clip/" in script else 2]
     with pytest.raises(Stop):
         module.main([*network, "--dataset", "small"])
@@ -204,8 +221,9 @@ EVP_FLAGS = {
 def test_evps_flags(flags, expected, words, monkeypatch):
     seen = arguments_of_fit("experiments/clip/evp", flags, words, monkeypatch)
     size = expected["size"]
-    assert seen["eval_transform"] == Transform(size, shorter=True, bicubic=True)
-    assert seen["train_transform"] == Transform(size, shorter=True, bicubic=True, random=expected.get("random", True))
+    assert same_transforms(seen["eval"], listed(size, shorter=True, bicubic=True))
+    random = expected.get("random", True)
+    assert same_transforms(seen["train"], listed(size, shorter=True, bicubic=True, random=random))
     assert seen["model"].prompt.mask[0].sum() == expected["mask"]
     assert float(seen["optimizer"].norm(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))) == pytest.approx(expected.get("norm", 14**0.5))
 

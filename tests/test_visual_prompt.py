@@ -2,18 +2,22 @@
 
 import pytest
 import torch
+from tiny import network_of
 
 from data.abide import lower_triangle
+from errors import UserError
+from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import (
     AdditiveVisualPrompt,
     ExpansiveVisualPrompt,
+    NoVisualPrompt,
     PaddedVisualPrompt,
     RandomPatchVisualPrompt,
     corner,
     frame,
+    scaled,
 )
-from tools.common.flag_types import scaled
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("float64")]
 
@@ -77,19 +81,24 @@ def test_inputs_are_not_changed():
 
 @pytest.mark.parametrize("image_size", [0, 65])
 def test_an_image_that_does_not_fit_is_refused(image_size):
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(UserError, match=f"The images are {image_size} pixels wide, the input 64"):
         ExpansiveVisualPrompt(image_size, 64)
 
 
 def test_prompted_is_mapping_after_network_after_prompt():
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16, 7))
-    model = Prompted(ExpansiveVisualPrompt(2, 4), network, 3)
-    assert model.mapping.tolist() == [-1, -1, -1]
-    assert model.set_mapping(torch.tensor([6, 0, 2])) == 1.0
-    assert model.set_mapping(torch.tensor([6, 0, 3])) == pytest.approx(1 / 3)
-    x = torch.rand(5, 3, 2, 2)
+    network = network_of(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16, 7)), 7, 4)
+    model = Prompted(AdditiveVisualPrompt(frame(4, 1), torch.ones(3)), network, SelectLabels(3))
+    model.mapping.set(torch.tensor([6, 0, 3]))
+    x = torch.rand(5, 3, 4, 4)
     assert torch.equal(model(x), network(model.prompt(x))[:, [6, 0, 3]])
-    assert model.named_mapping("abcdefg", ["x", "y", "z"]) == {"x": "g", "y": "a", "z": "d"}
+    assert torch.equal(model(x, with_source=True)[1], network(model.prompt(x)))
+
+
+def test_more_targets_than_source_labels_are_refused():
+    network = network_of(torch.nn.Identity(), 7, 4)
+    Prompted(NoVisualPrompt(), network, SelectLabels(7))
+    with pytest.raises(UserError, match="The data set has 8 classes, the network 7"):
+        Prompted(NoVisualPrompt(), network, SelectLabels(8))
 
 
 @pytest.mark.parametrize(("pixels", "canvas", "expected"), [(30, 224, 30), (30, 336, 45), (30, 64, 9), (1, 32, 1)])
@@ -149,10 +158,10 @@ def test_a_random_patch_equals_pasting_it_image_by_image():
     torch.nn.init.normal_(prompt.program)
     images = torch.rand(50, 3, 7, 7)
     torch.manual_seed(5)
-    places = torch.randint(5, (50, 2)).tolist()
-    assert {tuple(place) for place in places} > {(0, 0), (4, 4)}
+    positions = torch.randint(5, (50, 2)).tolist()
+    assert {tuple(one) for one in positions} > {(0, 0), (4, 4)}
     expected = images.clone()
-    for image, (top, left) in zip(expected, places, strict=True):
+    for image, (top, left) in zip(expected, positions, strict=True):
         image[:, top : top + 3, left : left + 3] += (
             torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1) * prompt.program.detach()
         )

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from data import catalog  # noqa: E402
 from data.folder import Folder  # noqa: E402
-from models.networks import NETWORKS, NetworkRow  # noqa: E402
+from models.networks import CPU, NETWORKS, Network, NetworkRow  # noqa: E402
 
 
 class TinyNetwork(nn.Module):
@@ -38,6 +38,13 @@ class TinyNetwork(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(self.conv2(self.bn1(self.conv1(x)).relu()).flatten(1))
+
+
+def network_of(body: nn.Module, num_source: int, input_size: int) -> Network:
+    """A frozen network of one's own that does not normalise."""
+    names = tuple(map(str, range(num_source)))
+    row = NetworkRow(None, mean=(0.0,) * 3, std=(1.0,) * 3, input_size=input_size, class_names=names)
+    return Network(body, row, CPU, frozen=True, setup={})
 
 
 TINY = NetworkRow(TinyNetwork, input_size=64)
