@@ -1,4 +1,4 @@
-"""The errors that a user can mend. Every package raises them. `tools/common/command.py` prints them, without traceback."""
+"""The errors that a user can mend. Every package raises them; `tools/common/command.py` prints them."""
 
 import re
 from collections.abc import Iterable

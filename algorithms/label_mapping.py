@@ -35,8 +35,8 @@ def count_predictions(
 class PredictionCounter:
     """The (S,T) count matrix, filled batch by batch.
 
-    The training loop calls it with the source logits of passes that are made anyway. What it has counted can be saved: a
-    run may stop between counting and mapping.
+    The training loop calls it with the source logits of passes that are made anyway. What it has counted can be saved:
+    a run may stop between counting and mapping.
     """
 
     def __init__(self, num_source: int, num_target: int):

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from algorithms.distributed import all_sum, is_synchronised, sum_gradients, world_size
 
-
 Observer = Callable[[Tensor, Tensor], None]  # source logits (B,S), labels (B,)
 
 
@@ -141,7 +140,7 @@ def evaluate(
 
 def step_schedule(optimizer: torch.optim.Optimizer, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
     """ILM-VP's schedule: the learning rate times 0.1 after 50 % and again after 72 % of the epochs, whole epochs."""
-    milestones = [max(1, int(fraction * epochs)) for fraction in (0.5, 0.72)]  # a milestone at 0 would slow the first epoch
+    milestones = [max(1, int(part * epochs)) for part in (0.5, 0.72)]  # one at 0 would slow the first epoch
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
 
 

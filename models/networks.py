@@ -39,14 +39,14 @@ class Execution:
             measured it yet.
     """
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device
     precision: str = "float32"
     plain: bool = False
     compile: bool = False
     share_border: bool | None = None
 
 
-CPU = Execution()
+CPU = Execution(torch.device("cpu"))
 
 
 @dataclass(frozen=True)

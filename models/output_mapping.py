@@ -137,7 +137,7 @@ def _set(mapping: Part, before: Tensor) -> float:
 
 
 def _strongest(weight: Tensor) -> Tensor:
-    """(S,T) -> (T,1): the source label with the largest weight, the smallest of equals; -1 where no weight is above 0."""
+    """(S,T) -> (T,1): the source label of the largest weight, the first of equals; -1 where no weight is above 0."""
     largest, source = F.pad(weight, (0, 0, 1, 0)).max(0)  # a row of zeros first: it wins where nothing is above
     return torch.where(largest > 0, source - 1, -1)[:, None]
 

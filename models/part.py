@@ -4,7 +4,6 @@ import importlib
 import inspect
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from errors import UserError
@@ -70,4 +69,4 @@ def rebuilt(description: Any) -> Part:
         raise ValueError(f"there is no class {name}") from None
     if not (isinstance(found, type) and issubclass(found, Part) and found.__module__ == module):
         raise ValueError(f"{name} is no part of a model")
-    return found(**{key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in arguments.items()})
+    return found(**{key: value.clone() if isinstance(value, Tensor) else value for key, value in arguments.items()})

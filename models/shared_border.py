@@ -26,8 +26,8 @@ def share_border(prompt: nn.Module, x: Tensor) -> "SharedBorder":
     """`prompt(x)` with its border shared: `network(share_border(prompt, x))` equals `network(prompt(x))`.
 
     Args:
-        prompt: one with `constant_border = True`: it pads the images by its `padding` and adds pixels that do not depend
-            on them (`visual_prompt.py`).
+        prompt: one with `constant_border = True`. It pads the images by its `padding` and adds pixels that do not
+            depend on them (`visual_prompt.py`).
         x: (B,3,h,w) in [0,1].
     """
     canvas = prompt(x.new_zeros(1, *x.shape[1:]))

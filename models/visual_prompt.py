@@ -1,7 +1,8 @@
 """Visual prompts: the pixels that learn. Each turns images (B,3,h,w) into a network's input (B,3,H,W).
 
-A prompt with `constant_border = True` promises that h(x) = pad(x) + c, where `padding` says how the images are padded (as
-`F.pad` takes it) and c is the same for all images. Its border may then be computed once a batch (`shared_border.py`).
+A prompt with `constant_border = True` promises that h(x) = pad(x) + c, where `padding` says how the images are padded,
+as `F.pad` takes it, and c is the same for all images. Its border may then be computed once a batch, which is
+`shared_border.py`.
 """
 
 import torch

@@ -61,7 +61,7 @@ def tiny_row(tiny_clip):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_logits_are_open_clips_own(name, plain, tmp_path, float64):
     row = row_of(make_clip(tmp_path, ARCHITECTURES[name]))
-    network = classifier(row, text_prompts(TEMPLATES[:2], NAMES), Execution(plain=plain))
+    network = classifier(row, text_prompts(TEMPLATES[:2], NAMES), Execution(torch.device("cpu"), plain=plain))
     reference, _, preprocess = open_clip.create_model_and_transforms("tiny-clip", pretrained=row.pretrained)
     reference.eval()
     images = torch.rand(4, 3, row.input_size, row.input_size)
@@ -137,7 +137,7 @@ def test_frozen_and_always_in_eval_mode(tiny_row):
 
 def test_bfloat16_reaches_the_encoder_alone(tiny_row):
     images = torch.rand(8, 3, 32, 32)
-    exact, rough = classifier(tiny_row, NAMES), classifier(tiny_row, NAMES, Execution(precision="bfloat16"))
+    exact, rough = classifier(tiny_row, NAMES), classifier(tiny_row, NAMES, Execution(torch.device("cpu"), "bfloat16"))
     assert torch.equal(exact.bank, rough.bank)
     assert rough(images).dtype == torch.float32
     # Some 20 results on the way through 2 blocks are rounded, each by at most 2^-9: together, as independent errors,

@@ -79,7 +79,7 @@ def test_efficientnet_lite0_knows_a_cat(float64):
     import skimage.data
 
     network = load_network("efficientnet_lite0")
-    plain = load_network("efficientnet_lite0", Execution(plain=True))
+    plain = load_network("efficientnet_lite0", Execution(torch.device("cpu"), plain=True))
     cat = torch.from_numpy(skimage.data.cat()[:, 75:375].copy()).permute(2, 0, 1)[None].double() / 255
     x = nn.functional.interpolate(cat, (224, 224), mode="bilinear", antialias=True)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_a_network_to_be_fine_tuned_trains_unfolded():
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_logits_are_float32_in_every_precision(precision):
     x = torch.rand(2, 3, 64, 64)
-    logits = load_network("tiny", Execution(precision=precision))(x)
+    logits = load_network("tiny", Execution(torch.device("cpu"), precision))(x)
     reference = load_network("tiny")(x)
     assert logits.dtype == torch.float32
     assert torch.equal(logits, reference) == (precision == "float32")
@@ -148,7 +148,7 @@ def test_torchvision_weights_put_by_hand_are_loaded():
     networks.checkpoint_folder().mkdir(parents=True)
     file = networks.checkpoint_folder() / "resnet18-f37072fd.pth"
     torch.save(expected.state_dict(), file)
-    loaded = load_network("resnet18", Execution(plain=True))
+    loaded = load_network("resnet18", Execution(torch.device("cpu"), plain=True))
     assert all(
         torch.equal(a, b)
         for a, b in zip(expected.state_dict().values(), loaded.body.state_dict().values(), strict=True)
@@ -167,7 +167,7 @@ def test_timm_weights_put_by_hand_are_loaded():
     save_file(expected.state_dict(), file)
     row = find_network("timm:resnet10t.c3_in1k")
     assert (row.input_size, row.mean) == (176, (0.485, 0.456, 0.406))  # as timm's pretrained_cfg says
-    loaded = load_network("timm:resnet10t.c3_in1k", Execution(plain=True))
+    loaded = load_network("timm:resnet10t.c3_in1k", Execution(torch.device("cpu"), plain=True))
     assert torch.equal(loaded.body.fc.weight, expected.fc.weight)
     assert load_network("timm:resnet10t.c3_in1k", num_classes=3)(torch.rand(1, 3, 176, 176)).shape == (1, 3)
 

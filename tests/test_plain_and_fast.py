@@ -95,7 +95,7 @@ def test_who_shares_a_border(prompt):
     make, may = PROMPTS[prompt]
 
     def shares(frozen: bool = True, **run) -> bool:
-        network = load_network("tiny", Execution(**run), frozen=frozen)
+        network = load_network("tiny", Execution(torch.device("cpu"), **run), frozen=frozen)
         return Prompted(make(), network, SelectLabels(4)).shares_border
 
     assert shares() == shares(share_border=True) == may

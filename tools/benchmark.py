@@ -42,6 +42,7 @@ from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
 from tools.common.args import Parser, add_machine_flags, resolve_precision
+from tools.common.command import run_command
 from tools.common.files import write_json
 from tools.common.flag_types import positive_int
 from tools.common.machine import anonymous_memory, prepare_device

@@ -34,6 +34,7 @@ from models.networks import Execution
 from models.restore import default_transforms, restore
 from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
 from tools.common.checkpoint import open_checkpoint
+from tools.common.command import run_command
 from tools.common.files import read_json, write_json
 from tools.common.flag_types import positive_int
 from tools.common.machine import environment
@@ -63,8 +64,8 @@ def main(argv: list[str] | None = None) -> dict:
     setup.setdefault("class_names", splits.class_names)
     alphabetical = sorted(setup["class_names"])
     corrupted = read_corruptions(args.corruptions, len(alphabetical)) if args.corruptions else {}
-    model = restore(checkpoint, setup, Execution(args.device, precision))
     transforms = restore_transforms(setup) or default_transforms(setup)
+    model = restore(checkpoint, setup, Execution(args.device, precision))
     cached = {
         "batch_size": args.batch_size,
         "device": args.device,
@@ -77,13 +78,11 @@ def main(argv: list[str] | None = None) -> dict:
     result["test_size"] = len(test)
     print(f"{setup['network']} on {setup['dataset']}, {args.checkpoint}: loss {result['loss']:.4f}")
     if corrupted:
-        accuracies = {
-            name: [
-                evaluate(model, build_loader(split, transforms, name, **cached), description=f"{name} {severity}")["acc"]
-                for severity, split in enumerate((renumbered(s, alphabetical, setup) for s in severities), start=1)
-            ]
-            for name, severities in corrupted.items()
-        }
+        accuracies: dict[str, list[float]] = {name: [] for name in corrupted}
+        for name, severities in corrupted.items():
+            for severity, split in enumerate(severities, start=1):
+                loader = build_loader(renumbered(split, alphabetical, setup), transforms, name, **cached)
+                accuracies[name].append(evaluate(model, loader, description=f"{name} {severity}")["acc"])
         result |= {"corruptions": accuracies, "corruptions_acc": float(np.mean(list(accuracies.values())))}
         print(f"The labels 0, 1, 2, ... of the corrupted images are taken for {', '.join(alphabetical)}.")
     print(describe(result))

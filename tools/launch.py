@@ -15,10 +15,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.common.command import run_command  # first, for Ctrl-C during the imports
-
-# isort: split
-
 import argparse
 import os
 import re
@@ -35,6 +31,7 @@ from submitit.helpers import Checkpointable
 import cfg
 from errors import RunError, UserError
 from tools.common.args import Parser
+from tools.common.command import run_command
 from tools.common.flag_types import positive_float, positive_int, whole_number
 from tools.common.machine import ROOT
 from tools.common.processes import launched

@@ -25,6 +25,7 @@ from data.loaders import build_data
 from errors import UserError
 from models.clip import TEMPLATES, text_prompts, tokens_of
 from tools.common.args import Parser
+from tools.common.command import run_command
 from tools.common.files import write_json, write_whole
 from tools.common.flag_types import positive_int, seed_number
 from tools.common.log import Log

@@ -19,6 +19,7 @@ from models.networks import Execution
 from models.restore import default_transforms, restore
 from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
 from tools.common.checkpoint import open_checkpoint
+from tools.common.command import run_command
 
 TOP = 5
 

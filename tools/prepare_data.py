@@ -9,10 +9,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.common.command import run_command  # first, for Ctrl-C during the imports
-
-# isort: split
-
 import argparse
 import gzip
 import http.client
@@ -33,6 +29,7 @@ import cfg
 from data import catalog
 from data.splits import ImageFiles
 from errors import RunError, UserError, unknown_name
+from tools.common.command import run_command
 
 COMMAND = "python tools/prepare_data.py"
 DRIVE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"

@@ -16,10 +16,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.common.command import run_command  # first, for Ctrl-C during the imports
-
-# isort: split
-
 import argparse
 import base64
 import hashlib
@@ -35,6 +31,7 @@ from tqdm import tqdm
 from data import catalog
 from errors import UserError
 from tools.common.args import Parser
+from tools.common.command import run_command
 from tools.common.curves import Line, panels, style, swatch
 from tools.common.files import write_whole
 from tools.common.machine import ROOT

@@ -144,7 +144,7 @@ def add_mapping_flags(parser: argparse.ArgumentParser) -> None:
     """--mapping-interval and --mapping-source, of iterative label mapping."""
     interval = "make the map again every so many epochs; default 1"
     parser.add_argument("--mapping-interval", type=positive_int, default=1, help=interval)
-    source = "predictions that the map is made from: of a pass of its own, or of the last epoch's training; default pass"
+    source = "predictions that make the map: of a pass of its own, or of the last epoch's training; default pass"
     parser.add_argument("--mapping-source", choices=("pass", "train"), default="pass", help=source)
 
 

@@ -88,8 +88,8 @@ def open_checkpoint(args: argparse.Namespace) -> tuple[dict, dict]:
     """Reads --checkpoint; says what it belongs to.
 
     Args:
-        args: the flags of `add_checkpoint_flags`. Those for the network and the data set are needed where the checkpoint
-            does not name them. For CLIP they also say where its weights lie now.
+        args: the flags of `add_checkpoint_flags`. Those for the network and the data set are needed where the
+            checkpoint does not name them. For CLIP they also say where its weights lie now.
 
     Returns:
         The checkpoint, and its setup: `network` (or `clip`), `dataset`, and the rest of what a run of ours saved there.

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def prepare_device(device) -> None:
-    """Settings of a torch.device that make steps of one shape fast. All steps of an epoch but the last have one shape."""
+    """Settings of a torch.device for steps of one shape, as all of an epoch are but the last."""
     if device.type == "cpu":
         _keep_freed_memory()
     elif device.type == "cuda":

@@ -30,8 +30,8 @@ def mapping_figure(
 ) -> Figure:
     """For the first `most` targets: the source labels that stand for them, and how the images' predictions fall.
 
-    Cell (i, j) is the fraction of the images of target j that the network takes for a source label of target i. The last
-    row holds the other predictions, which none of the labels shown stands for. A good map has a bright diagonal.
+    Cell (i, j) is the fraction of the images of target j that the network takes for a source label of target i. The
+    last row holds the other predictions, which none of the labels shown stands for. A good map has a bright diagonal.
 
     Args:
         counts: (S,T) int64, predictions by image target.
@@ -56,7 +56,7 @@ def mapping_figure(
         colour = "white" if fractions[i, j] > 0.6 else "black"
         axes.text(j, i, f"{fractions[i, j]:.2f}", ha="center", va="center", fontsize=7, color=colour)
     axes.set_title(
-        f"Top prediction over all {len(source_names)} source classes, for {shown} of {len(target_names)} target classes."
+        f"Top prediction over all {len(source_names)} source classes, for {shown} of {len(target_names)} targets."
         "\nAccuracy compares target logits, not these top predictions.",
         fontsize=8,
     )
