@@ -70,11 +70,11 @@ class Data:
             progress: wraps a loader for showing its progress, given a description such as "train features".
         """
 
-        def encode(part: str) -> "Loader | None":
-            loader = getattr(self, part)
-            return loader and loader.encoded(encoder, lambda batches: progress(batches, f"{part} features"))
+        def encode(name: str) -> "Loader | None":
+            loader = getattr(self, name)
+            return loader and loader.encoded(encoder, lambda batches: progress(batches, f"{name} features"))
 
-        return replace(self, **{part: encode(part) for part in PARTS})
+        return replace(self, **{name: encode(name) for name in PARTS})
 
 
 class Loader:
@@ -112,7 +112,7 @@ class Loader:
         for labels, images in zip(ordered_labels, fetched, strict=True):
             images = images.to(self.device, non_blocking=True)
             images = images.expand(-1, 3, -1, -1) if images.ndim == 4 else images
-            yield (images.float().div_(255) if images.dtype == torch.uint8 else images.float()), labels[self._part]
+            yield (images.float().div_(255) if images.dtype == torch.uint8 else images), labels[self._part]
 
     @property
     def examples(self) -> Tensor:
@@ -157,11 +157,11 @@ def load_data(
     how = run.loading(dataset.batch_size)
     loaders: dict[str, Loader | None] = dict.fromkeys(PARTS)
     damaged: list[str] = []
-    for part in parts:
-        transforms = train if part == "train" else eval
-        split, label = getattr(dataset, part), f"{dataset.name} {part}"
+    for name in parts:
+        transforms = train if name == "train" else eval
+        split, label = getattr(dataset, name), f"{dataset.name} {name}"
         try:
-            loaders[part] = split and build_loader(split, transforms, label, shuffle=part == "train", **how)
+            loaders[name] = split and build_loader(split, transforms, label, shuffle=name == "train", **how)
         except DamagedImages as error:  # the other splits' images are named in the same message
             damaged += error.lines
     if damaged:
