@@ -43,9 +43,8 @@ class Resisc45:
 
     def _parts(self, labels: np.ndarray) -> list[np.ndarray]:
         """The positions of the training, validation and test images, in ascending order."""
-        generator = np.random.RandomState(
-            self.seed
-        )  # NumPy promises that its numbers stay the same; those of default_rng may change
+        # NumPy may change the numbers that default_rng draws, but not those of RandomState.
+        generator = np.random.RandomState(self.seed)
         drawn = [generator.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
         cut = [np.split(members, [round(0.6 * len(members)), round(0.8 * len(members))]) for members in drawn]
         return [np.sort(np.concatenate(part)) for part in zip(*cut, strict=True)]

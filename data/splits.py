@@ -199,7 +199,7 @@ class Splits:
         return replace(self, train=self.train.take(rest), val=self.train.take(chosen))
 
     def with_less_training(self, shots: int | None, fraction: float | None, seed: int) -> "Splits":
-        """Keeps `shots` training images of each class (all if it has fewer), or a `fraction` of each class (at least 1)."""
+        """Keeps `shots` training images of each class (all if it has fewer), or a `fraction` of each (at least 1)."""
         if shots:
             chosen = per_class(self.train.labels, lambda count: min(shots, count), seed)
         elif fraction:
