@@ -150,7 +150,6 @@ def test_pad_and_grey():
         ([v2.CenterCrop(6)], (8, 8), False),
         ([v2.Pad(0)], (8, 8), False),
         ([v2.Grayscale()], (8, 8), False),
-        ([v2.Resize(None, max_size=8)], (8, 8), False),
     ],
 )
 def test_what_leaves_images_as_they_are(fixed, size, kept):
@@ -234,7 +233,6 @@ FIXED_LISTS = [
     [v2.Resize(164, BICUBIC), v2.CenterCrop(164)],
     [v2.Resize([7], "nearest"), v2.CenterCrop((6, 5))],
     [v2.Resize(8, 2, max_size=9)],
-    [v2.Resize(None, max_size=9)],
     [v2.Pad([1, 2, 3, 4], fill=(7, 8, 9)), v2.Pad(2, padding_mode="reflect"), v2.Grayscale(3), v2.Grayscale()],
 ]
 
