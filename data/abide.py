@@ -1,4 +1,4 @@
-"""ABIDE: resting-state fMRI correlations as images, two classes."""
+"""ABIDE: correlations of resting-state fMRI as images, two classes."""
 
 import csv
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ def lower_triangle() -> "Tensor":
 
 @dataclass(frozen=True)
 class Abide:
-    """`data_path/abide` with the two files that the acerta-abide scripts write and use.
+    """`data_path/abide` with two files of the acerta-abide scripts.
 
     Each patient's 19,900 correlations are min-max normalised to [0,1] and laid row by row into the strict upper
-    triangle of a 200 x 200 image. 10 % of the patients, stratified, are the test split (seed 1).
+    triangle of a 200 x 200 image. A stratified 10 % of the patients (seed 1) are the test split.
     """
 
     values: str = "abide.hdf5"
@@ -41,7 +41,7 @@ class Abide:
                 raise UserError(
                     f"--dataset {name}: {self.values} and {self.table} are read from {home}.",
                     f"There is no {file}.",
-                    f"Where they come from is told by: {prepare_command(name)}",
+                    f"This command tells how to get them: {prepare_command(name)}",
                 )
         from sklearn.model_selection import train_test_split  # slow to import; no other data set of files needs it
 
@@ -49,7 +49,7 @@ class Abide:
             images, labels = self._patients(home)
             train, test = train_test_split(np.arange(len(labels)), test_size=0.1, random_state=1, stratify=labels)
             everyone = whole(ImageArrays(images), labels)
-        except Exception as error:  # of a damaged file HDF5 and csv raise what they like
+        except Exception as error:  # HDF5 and csv raise many kinds for a damaged file
             raise UserError(
                 f"--dataset {name}: {self.values} holds patients/FILE_ID/cc200, a vector of {SIDE * (SIDE - 1) // 2}"
                 f" values each, and {self.table} the columns FILE_ID and DX_GROUP.",

@@ -1,4 +1,4 @@
-"""The data sets: one table, which the flags, the README, tools/prepare_data.py and the tests read."""
+"""The data sets: one table. The flags, the README, tools/prepare_data.py and the tests read it."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,10 +23,10 @@ if TYPE_CHECKING:  # tables and reports read this file and need no torch
 
 
 class Layout(Protocol):
-    """How a data set lies on disk."""
+    """The files of a data set on disk."""
 
     def read(self, data_path: Path, name: str) -> Splits:
-        """Lists the data set's images and labels; decodes none. Raises UserError where they are not as expected."""
+        """Lists images and labels and decodes none. Raises UserError if the files are not as expected."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Download:
     """A file that tools/prepare_data.py fetches.
 
     Args:
-        url: where from. A `drive:ID` is a file of Google Drive.
-        path: where to, below data_path.
-        md5: its checksum, where one is published.
-        extract_to: the folder below data_path that an archive is unpacked in; None for a file used as it is.
+        url: the address. `drive:ID` is a file of Google Drive.
+        path: where the file is kept, below data_path.
+        md5: the checksum, if one is published.
+        extract_to: the folder below data_path in which an archive is unpacked; None for a file that is used as it is.
     """
 
     url: str
@@ -51,15 +51,15 @@ class Dataset:
     """One data set.
 
     Args:
-        name: what --dataset calls it.
-        layout: how it is read.
-        image_size: side in pixels at which ILM-VP places its images on the canvas.
-        batch_size: the one of the original ILM-VP experiments.
-        num_classes, counts: T, and the images of train, val and test, as published; what preparation verifies.
-        text_template: the text prompt for CLIP where the general one does not fit, `{}` for the class name.
-        inner_mask: gives the (h,w) mask of where the prompt learns inside the image, where it does.
-        downloads: what can be fetched, in order.
-        by_hand: what cannot, in words: which file to put where.
+        name: the value of --dataset.
+        layout: reads the data set.
+        image_size: side in pixels that ILM-VP gives its images on the canvas.
+        batch_size: that of the original ILM-VP experiments.
+        num_classes, counts: T, and the number of train, val and test images, as published. Preparation verifies them.
+        text_template: the text prompt for CLIP if the general one does not fit; `{}` stands for the class name.
+        inner_mask: returns the (h,w) float32 mask, 1 where the prompt learns inside the image; None if it does not.
+        downloads: the files that can be fetched, in order.
+        by_hand: which other file to put where, in words.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Dataset:
         val_fraction: float | None = None,
         seed: int = 0,
     ) -> Splits:
-        """The splits below cfg.data_path; see `Splits` for what the arguments do. `seed` draws the chosen images."""
+        """The splits below cfg.data_path. `Splits` tells what the arguments do; `seed` draws the chosen images."""
         splits = self.layout.read(cfg.data_path, self.name)
         names = tuple(refined(class_name) for class_name in splits.class_names)
         known = {name: getattr(self, name) for name in ("image_size", "batch_size", "text_template")}
@@ -98,10 +98,10 @@ def find_dataset(name: str) -> Dataset:
     """The table's row for `name`, or a row for the folder `name` in cfg.data_path.
 
     Raises:
-        UserError: neither is there.
+        UserError: there is neither.
     """
     row = next((row for row in DATASETS if row.name == name), None)
-    with suppress(OSError):  # a name too long to be a folder's
+    with suppress(OSError):  # the name is too long for a folder
         if row is None and name not in ("", ".", "..") and (cfg.data_path / name).is_dir():
             row = Dataset(name, Folder())
     if row is None:
@@ -118,7 +118,7 @@ def _archive(url: str, home: str, md5: str | None = None, extract_to: str | None
 
 
 def _coop(name: str, layout: CoOp, drive_id: str, *archives: Download, **row) -> Dataset:
-    """A row of CoOp's: its split file is `drive_id` on Google Drive, its images are `archives`."""
+    """A row of CoOp's data sets. The split file is `drive_id` on Google Drive; the images are in `archives`."""
     split_file = Download(f"drive:{drive_id}", f"{layout.folder}/{layout.split_file}")
     return Dataset(name, layout, downloads=(split_file, *archives), **row)
 

@@ -1,4 +1,4 @@
-"""Data sets whose splits CoOp publishes as one JSON file, in the three layouts in which they are found."""
+"""Data sets whose splits CoOp publishes as one JSON file, in three layouts."""
 
 import json
 import os
@@ -15,14 +15,14 @@ from errors import UserError, prepare_command
 class CoOp:
     """A split file and images below data_path.
 
-    Read from CoOp's own layout (`folder`/`split_file` and `folder`/`images`), from the original ILM-VP repository's
-    (NAME/split.json and NAME/train.lmdb, val.lmdb, test.lmdb), or from NAME/split.json and NAME/images.
+    Three layouts are read: CoOp's own (`folder`/`split_file` and `folder`/`images`), that of the original ILM-VP
+    repository (NAME/split.json and NAME/train.lmdb, val.lmdb, test.lmdb), and NAME/split.json with NAME/images.
 
     Args:
         folder: CoOp's name of the data set's folder.
-        images: where the split's paths start, in `folder`.
+        images: the folder in `folder` that the split's paths are relative to.
         split_file: CoOp's name of the split file.
-        torchvision_images: where torchvision's own download puts the same images, in data_path or data_path/NAME.
+        torchvision_images: the folder of torchvision's download of the same images, in data_path or data_path/NAME.
     """
 
     folder: str
@@ -48,10 +48,10 @@ class CoOp:
 
 
 def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str) -> Splits:
-    """A split file with its images: LMDBs beside it, or files below the image root that has most of them.
+    """A split file with its images. These are in LMDBs beside it, or are files below the root that has most of them.
 
     Raises:
-        UserError: the split file is malformed, or none of its images is there.
+        UserError: the split file is malformed, or all of its images are missing.
     """
     entries, class_names = load_split_json(split_file)
     if (split_file.parent / "train.lmdb").is_file():
@@ -74,7 +74,7 @@ def load_split_json(split_file: Path) -> tuple[dict[str, list[tuple[str, int]]],
         (path, label) lists by part, and the class names by label.
 
     Raises:
-        UserError: no such structure, nothing to train on or to test with, labels with gaps, two names for one label.
+        UserError: it has another structure, no training or test images, gaps in its labels, or two names for one label.
     """
     try:
         content = json.loads(split_file.read_text(encoding="utf-8"))
@@ -110,12 +110,12 @@ def _malformed(split_file: Path, found: str) -> UserError:
         f'{split_file}: expected {{"train": [[path, label, class name], ...], "val": [...], "test": [...]}}'
         " with labels from 0 without gaps.",
         f"Found: {found}.",
-        "Mend the file; or delete it and fetch it again with tools/prepare_data.py.",
+        "Correct the file, or delete it and fetch it again with tools/prepare_data.py.",
     )
 
 
 def _image_root(roots: Sequence[Path], paths: list[str], name: str) -> Path:
-    """The folder that has most of the split's images, judged by some of them from all over the list."""
+    """The folder that has most of the split's images. Some images from all over the list are looked for."""
     some = paths[:: max(1, len(paths) // 50)]
     found = {root: sum(os.path.isfile(root / path) for path in some) for root in dict.fromkeys(roots)}
     best = max(found, key=found.get)

@@ -1,4 +1,4 @@
-"""CIFAR-10-C and CIFAR-100-C: the test images, corrupted in many ways, each in five severities (Hendrycks 2019)."""
+"""CIFAR-10-C and CIFAR-100-C: the test images under many corruptions of five severities each (Hendrycks 2019)."""
 
 from pathlib import Path
 
@@ -12,16 +12,16 @@ LABELS = "labels.npy"
 
 
 def read_corruptions(folder: Path, num_classes: int) -> dict[str, list[Split]]:
-    """Splits of a folder with CORRUPTION.npy files and labels.npy. Files are mapped; no pickle in them is opened.
+    """The splits of a folder with CORRUPTION.npy files and labels.npy. Files are mapped; no pickle is opened.
 
-    A CORRUPTION.npy holds (N,h,w,3) uint8, a fifth of it for each severity, the mildest first. labels.npy holds N
-    integers, or N / 5 where they are the same for every severity.
+    A CORRUPTION.npy holds (N,h,w,3) uint8: a fifth for each severity, the mildest first. labels.npy holds N integers,
+    or N / 5 if they are the same for every severity.
 
     Returns:
-        By corruption (the file's name without .npy, sorted) its five splits, the mildest first.
+        Five splits for each corruption, the mildest first. The keys are the files' names without .npy, sorted.
 
     Raises:
-        UserError: a file is missing, cut off, not of this shape and type, or the labels are not 0 to num_classes - 1.
+        UserError: a file is missing, cut off, or of another shape or type, or the labels are not 0 to num_classes - 1.
     """
     if not (folder / LABELS).is_file():
         raise _error(folder, f"There is no {LABELS} in it." if folder.is_dir() else "There is no such folder.")
@@ -30,7 +30,7 @@ def read_corruptions(folder: Path, num_classes: int) -> dict[str, list[Split]]:
         raise _error(folder, f"It holds no .npy file but {LABELS}.")
     labels = _labels(folder, num_classes)
     images = {file.stem: _images(file) for file in files}
-    # All must be as long as the longest: one severity alone, where labels are N / 5, would pass for all five.
+    # All must be as long as the longest. With N / 5 labels, one severity alone would else be taken for all five.
     longest = max(images, key=lambda name: len(images[name]))
     total = len(images[longest])
     if total not in (len(labels), SEVERITIES * len(labels)) or total % SEVERITIES:
@@ -61,7 +61,10 @@ def _labels(folder: Path, num_classes: int) -> np.ndarray:
     labels = _mapped(folder / LABELS)
     if labels.dtype.kind not in "iu" or labels.ndim != 1 or len(labels) == 0:
         raise _error(folder, f"{LABELS} holds {labels.dtype} {labels.shape}. Expected: integers (N,).")
-    if (labels.min(), labels.max()) != (0, num_classes - 1):  # also lower ones: 10 classes' images for a model of 100
+    if (labels.min(), labels.max()) != (
+        0,
+        num_classes - 1,
+    ):  # nor lower: 10 classes for a model of 100
         found = f"The labels in {LABELS} run from {labels.min()} to {labels.max()}."
         raise _error(folder, f"{found} Expected: 0 to {num_classes - 1}, of {num_classes} classes.")
     return labels
@@ -70,7 +73,7 @@ def _labels(folder: Path, num_classes: int) -> np.ndarray:
 def _mapped(file: Path) -> np.ndarray:
     try:
         return np.lib.format.open_memmap(file, mode="r")  # np.load would also open archives
-    except Exception as error:  # a damaged header: NumPy raises what it likes
+    except Exception as error:  # NumPy raises many kinds for a damaged header
         raise _error(file.parent, f"{file.name} is cut off or holds no array of numbers: {error}") from None
 
 

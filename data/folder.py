@@ -1,4 +1,4 @@
-"""Any folder of the user's own: a split file with images, or train/ [val/] test/ with a folder a class."""
+"""A user's own folder: a split file with images, or train/ [val/] test/ with a folder for each class."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".w
 
 @dataclass(frozen=True)
 class Folder:
-    """`data_path/NAME` with `split.json` (or `split_*.json`) and its images, or with folders of class folders.
+    """`data_path/NAME` with `split.json` (or `split_*.json`) and its images, or with train/ and test/ (and val/).
 
     Class folders are sorted by name; labels are their positions. Files that do not end like an image are passed over.
     """
@@ -34,7 +34,7 @@ class Folder:
 
 
 def find_split_file(home: Path, name: str) -> Path | None:
-    """The only split*.json in a folder, if there is one. Raises UserError where there are several."""
+    """The only split*.json in a folder, or None. Raises UserError if there are several."""
     split_files = sorted(home.glob("split*.json"))
     if len(split_files) > 1:
         raise UserError(
@@ -51,7 +51,7 @@ def find_classes(folder: Path) -> tuple[str, ...]:
 
 
 def read_classes(folder: Path, class_names: tuple[str, ...], name: str) -> Split:
-    """The images of a folder's class folders: class by class, sorted by path. Raises UserError for other folders."""
+    """The images of the class folders, class by class, sorted by path. Raises UserError if there are other folders."""
     if others := sorted(set(find_classes(folder)) - set(class_names)):
         raise UserError(
             f"--dataset {name}: {folder} has the classes of its train folder.",

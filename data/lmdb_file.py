@@ -1,9 +1,9 @@
 """Where the values of an LMDB file lie.
 
-LMDB's own library maps the file into memory and trusts it: where a page is damaged or missing, it ends the interpreter.
-So the pages are read and checked here. They are as LMDB 0.9 writes them on 64-bit little-endian machines (mdb.c): the
-first two are meta pages, and the newer one names the root of a tree. Its branch pages hold keys and further pages, its
-leaf pages keys and values; a value too long for that has pages of its own, one after the other.
+LMDB's own library maps the file into memory and trusts it: a damaged or missing page ends the interpreter. So the pages
+are read and checked here, as LMDB 0.9 writes them on 64-bit little-endian machines (mdb.c). The first two are meta
+pages, and the newer one names the root of a tree. The tree's branch pages hold keys and further pages. Its leaf pages
+hold keys and values. A value too long for a leaf page has pages of its own, one after the other.
 """
 
 import os
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-# A page's number; its kind; how many pages a long value has, or in the first two bytes where the list of nodes ends.
+# A page's number; its kind; how many pages a long value has, or (in the first two bytes) where the list of nodes ends.
 _PAGE = struct.Struct("<Q2xHI")
 # After the header of a meta page: magic, version, size of pages, entries, root, transaction.
 _META = struct.Struct("<16xII16xI76xQQ8xQ")
-# Length of the value, where it is, length of the key, which follows. In a branch the first two are a page's number.
+# Length of the value, where it is, length of the key. The key follows. In a branch the first two are a page's number.
 _NODE = struct.Struct("<IHH")
 _NUMBER = struct.Struct("<Q")
 _MAGIC, _VERSION, _NO_ROOT = 0xBEEFC0DE, 1, 2**64 - 1
@@ -25,15 +25,15 @@ _INSIDE, _OUTSIDE = 0, 1  # where a value is: in the leaf page after its key, or
 
 
 class DamagedLmdb(Exception):
-    """The file is no LMDB with one value a key, or one of its pages is damaged."""
+    """The file is not an LMDB with one value for each key, or one of its pages is damaged."""
 
 
 def find_values(path: Path) -> dict[bytes, tuple[int, int]]:
-    """(offset, length) in bytes of every key's value in the file; all of them lie in it.
+    """(offset, length) in bytes of the value of every key; all values lie inside the file.
 
     Raises:
-        DamagedLmdb: the file is none, or not whole.
-        OSError: it cannot be read.
+        DamagedLmdb: the file is not an LMDB, or not whole.
+        OSError: the file cannot be read.
     """
     with path.open("rb", buffering=0) as file:
         try:
@@ -82,13 +82,13 @@ class _Pages:
         while pending:
             number = pending.pop()
             content, kind, last = self._open(number, self.size, _BRANCH, _LEAF)
-            for key, low, high, place in _nodes(content, last & 0xFFFF):
+            for key, low, high, offset in _nodes(content, last & 0xFFFF):
                 if kind == _BRANCH:
                     pending.append(low | high << 32)
-                elif high == _INSIDE and place + low <= self.size:
-                    found[key] = number * self.size + place, low
+                elif high == _INSIDE and offset + low <= self.size:
+                    found[key] = number * self.size + offset, low
                 elif high == _OUTSIDE:
-                    found[key] = self._outside(*_NUMBER.unpack_from(content, place), low)
+                    found[key] = self._outside(*_NUMBER.unpack_from(content, offset), low)
                 else:
                     raise DamagedLmdb(f"page {number} is damaged")
         if len(found) != self.entries:
@@ -96,7 +96,7 @@ class _Pages:
         return found
 
     def _outside(self, number: int, length: int) -> tuple[int, int]:
-        """The place of a value that has pages of its own, after the first one's header."""
+        """Offset and length of a value that has pages of its own; it begins after the header of the first."""
         _, _, pages = self._open(number, _PAGE.size, _LONG)
         if _PAGE.size + length > pages * self.size or (number + pages) * self.size > self.length:
             raise DamagedLmdb(f"the {length} bytes from page {number} on are not all there")
@@ -104,10 +104,10 @@ class _Pages:
 
 
 def _nodes(page: bytes, end: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """Of the nodes that a page lists up to `end`: key, low and high part of the number, and where the key ends."""
-    for (place,) in struct.iter_unpack("<H", page[_PAGE.size : end]):
-        low, high, key_length = _NODE.unpack_from(page, place)
-        begin = place + _NODE.size
+    """Key, low and high half of the number, and the offset of the key's end, of each node of a page."""
+    for (offset,) in struct.iter_unpack("<H", page[_PAGE.size : end]):
+        low, high, key_length = _NODE.unpack_from(page, offset)
+        begin = offset + _NODE.size
         if begin + key_length > len(page):
             raise struct.error
         yield page[begin : begin + key_length], low, high, begin + key_length

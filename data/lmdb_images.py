@@ -1,4 +1,4 @@
-"""The original ILM-VP repository's layout: one LMDB file a split, read without executing what a pickle asks for."""
+"""The layout of the original ILM-VP repository: one LMDB file for each split. No pickle is executed."""
 
 import io
 import pickle
@@ -11,7 +11,7 @@ from data.lmdb_file import DamagedLmdb, find_values
 from data.splits import open_rgb
 from errors import UserError
 
-# What Python pickles ints, bytes, lists and tuples with. Nothing here looks up a name, calls, or builds an object.
+# Python pickles ints, bytes, lists and tuples with these. None of them looks up a name, calls, or builds an object.
 _PLAIN_OPCODES = frozenset(
     "PROTO FRAME STOP MARK INT BININT BININT1 BININT2 LONG LONG1 LONG4 SHORT_BINBYTES BINBYTES BINBYTES8 EMPTY_LIST"
     " LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET".split()
@@ -27,7 +27,7 @@ def plain_loads(data: bytes) -> object:
     """Unpickles ints, bytes, lists and tuples.
 
     Raises:
-        pickle.UnpicklingError: anything else occurs in `data`, or it is damaged. Nothing of it has been executed.
+        pickle.UnpicklingError: `data` holds anything else, or is damaged. Nothing in it has been executed.
     """
     try:
         for opcode, argument, _ in pickletools.genops(data):
@@ -52,13 +52,13 @@ class LmdbImages:
     `__len__` holds a pickled int, `__keys__` a pickled list of keys, and each key (encoded image bytes, int label).
 
     Raises:
-        UserError: the file is no such LMDB, or holds other pickled types.
+        UserError: the file is not such an LMDB, or holds other pickled types.
     """
 
     def __init__(self, path: Path):
         self.path = path
         try:
-            self._places = find_values(path)
+            self._values = find_values(path)
             count, self.keys = self._value(b"__len__"), self._value(b"__keys__")
             if type(count) is not int or type(self.keys) is not list or {type(key) for key in self.keys} - {bytes}:
                 raise pickle.UnpicklingError("__len__ is no int or __keys__ no list of bytes")
@@ -69,13 +69,13 @@ class LmdbImages:
             raise UserError(
                 f"{path}: an LMDB of the original ILM-VP repository is expected.",
                 f"It cannot be read: {error}.",
-                "Copy it again from where it came from.",
+                "Copy it again from its source.",
             ) from None
 
     def _value(self, key: bytes) -> object:
-        if key not in self._places:
+        if key not in self._values:
             raise pickle.UnpicklingError(f"there is no key {_shown(key)}")
-        offset, length = self._places[key]
+        offset, length = self._values[key]
         with self.path.open("rb", buffering=0) as file:
             file.seek(offset)
             data = file.read(length)

@@ -81,11 +81,11 @@ class Data:
             progress: wraps a loader for showing its progress, given a description such as "train features".
         """
 
-        def encode(part: str) -> "Loader | None":
-            loader = getattr(self, part)
-            return loader and loader.encoded(encoder, lambda batches: progress(batches, f"{part} features"))
+        def encode(name: str) -> "Loader | None":
+            loader = getattr(self, name)
+            return loader and loader.encoded(encoder, lambda batches: progress(batches, f"{name} features"))
 
-        return replace(self, **{part: encode(part) for part in PARTS})
+        return replace(self, **{name: encode(name) for name in PARTS})
 
 
 class Loader:
@@ -123,7 +123,7 @@ class Loader:
         for labels, images in zip(ordered_labels, fetched, strict=True):
             images = images.to(self.device, non_blocking=True)
             images = images.expand(-1, 3, -1, -1) if images.ndim == 4 else images
-            yield (images.float().div_(255) if images.dtype == torch.uint8 else images.float()), labels[self._part]
+            yield (images.float().div_(255) if images.dtype == torch.uint8 else images), labels[self._part]
 
     @property
     def examples(self) -> Tensor:
@@ -174,11 +174,11 @@ def build_data(
     """
     loaders: dict[str, Loader | None] = dict.fromkeys(PARTS)
     damaged: list[str] = []
-    for part in parts:
-        transforms = train if part == "train" else eval
-        split, label = getattr(dataset, part), f"{dataset.name} {part}"
+    for name in parts:
+        transforms = train if name == "train" else eval
+        split, label = getattr(dataset, name), f"{dataset.name} {name}"
         try:
-            loaders[part] = split and build_loader(split, transforms, label, shuffle=part == "train", **how)
+            loaders[name] = split and build_loader(split, transforms, label, shuffle=name == "train", **how)
         except DamagedImages as error:  # the other splits' images are named in the same message
             damaged += error.lines
     if damaged:
@@ -206,7 +206,7 @@ def build_loader(
         transforms: torchvision's v2 transforms; see `data.transforms`.
         label: what messages and progress bars call the split.
         workers: processes that decode images if no cache holds them, and that apply random transforms. With 0, this
-            process does it. None takes 0 if the network runs on the CPU, else up to 8.
+            process does it. None takes 0 if the network runs on the CPU, else up to 8; few cached images get fewer.
         cache_folder: where decoded pixels are kept, once for all epochs and runs. None decodes in every epoch.
         gpu_cache_fraction: decoded pixels that take at most this fraction of CUDA's free memory are kept there.
         part: the part of each batch that the loader yields, see `Loader`.
@@ -219,8 +219,9 @@ def build_loader(
     if isinstance(pixels, np.ndarray) and not per_epoch:
         fetch = _gather(_on_device(pixels, device, gpu_cache_fraction), device)
     else:
-        if workers is None:
-            workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+        if workers is None:  # a random transform takes 0.1 ms, so that a process pays only for many cached images
+            enough = 8 if pixels is None else len(split) // 2000
+            workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1, enough)
         pixels = _Decoded(split, fixed) if pixels is None else pixels
         fetch = _one_by_one(pixels, per_epoch, workers, device.type == "cuda", label)
     return Loader(split.labels, fetch, batch_size=batch_size, device=device, shuffle=shuffle, part=part)
@@ -232,7 +233,7 @@ def _pixels(
     """All pixels of a split, mapped or in memory; None: to be decoded in every epoch."""
     if isinstance(split.source, ImageArrays):
         array = split.source.array
-        # resizing an array is no decoding, so that nothing is gained by a cache of it
+        # An array needs no decoding. So a file of its resized images would save little.
         return array[split.indices] if cache_folder and keeps_size(fixed, *array.shape[1:3]) else None
     if cache_folder is None:
         check_images(split, fixed, label)
@@ -251,7 +252,7 @@ def _on_device(pixels: np.ndarray, device: torch.device, gpu_cache_fraction: flo
 
 
 def _gather(pixels: Tensor, device: torch.device) -> Fetch:
-    """Whole batches at once, for pixels (N,h,w,3) or (N,h,w) to which nothing random happens."""
+    """Whole batches at once, of pixels (N,h,w,3) or (N,h,w) without random transforms."""
 
     def fetch(batches: list[Tensor], part: slice) -> Iterator[Tensor]:
         batches = [positions[part] for positions in batches]
@@ -265,7 +266,7 @@ def _gather(pixels: Tensor, device: torch.device) -> Fetch:
 
 
 class _Decoded:
-    """Pixels by position that are decoded anew each time."""
+    """Pixels by position, decoded each time."""
 
     def __init__(self, split: Split, fixed: Sequence[Callable]):
         self.split, self.fixed = split, fixed
@@ -275,7 +276,7 @@ class _Decoded:
 
 
 class _Images(Dataset):
-    """What a worker sees: (position, seed) of a batch's images -> their list, each (3,h,w)."""
+    """What a worker sees: (position, seed) of each image of a batch -> a list of images (3,h,w)."""
 
     def __init__(self, pixels: np.ndarray | RaggedPixels | _Decoded, per_epoch: Sequence[Callable]):
         self.pixels, self.per_epoch = pixels, per_epoch
@@ -285,14 +286,14 @@ class _Images(Dataset):
             return [self._one(position, seed) for position, seed in keys]
 
     def _one(self, position: int, seed: int) -> Tensor:
-        # A copy, because a transform may write to its argument, and to write to a mapped file ends the process.
+        # A copy: a transform may write to its argument, and writing to a mapped file would end the process.
         pixels = torch.from_numpy(np.array(self.pixels[position]))
         image = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels.repeat(3, 1, 1)
         return vary(self.per_epoch, image, seed) if self.per_epoch else image
 
 
 def _stacked(images: list[Tensor]) -> Tensor | list[str]:
-    """(b,3,h,w), or the images' sizes if they differ: a UserError would not get from a worker to this process."""
+    """(b,3,h,w), or the images' sizes if these differ. A worker cannot hand a UserError to this process."""
     if len({image.shape for image in images}) == 1:
         return torch.stack(images)
     return sorted({f"{image.shape[-1]} x {image.shape[-2]}" for image in images})
@@ -301,7 +302,7 @@ def _stacked(images: list[Tensor]) -> Tensor | list[str]:
 def _one_by_one(
     pixels: np.ndarray | RaggedPixels | _Decoded, per_epoch: Sequence[Callable], workers: int, pinned: bool, label: str
 ) -> Fetch:
-    """Images that are decoded, or transformed at random, one after the other."""
+    """Images that are decoded or transformed at random one by one, in this process or in workers."""
 
     def fetch(batches: list[Tensor], part: slice) -> Iterator[Tensor]:
         # Every image of the epoch gets its seed here. So it does not matter who transforms which image, and when.

@@ -1,4 +1,4 @@
-"""Data sets that come with Python packages, so that everything can be tried without a download."""
+"""Data sets that come with Python packages. With them, everything can be tried without a download."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ CROPS = {"train": 30, "val": 10, "test": 20}
 
 @dataclass(frozen=True)
 class Pictures:
-    """Which picture is this crop from? Square crops of 14 photographs and scans that scikit-image brings.
+    """Which picture is this crop from? Square crops of 14 photographs and scans of scikit-image.
 
-    Each picture is cut along its longer side: one half is the training split's, the other is halved again for
-    validation and test. Crops have 0.5 to 1 times the side that fits their part, so no pixel is in two splits.
+    Each picture is cut in two across its longer side. One half is for training. The other is halved again, for
+    validation and test. A crop lies in its own part, so no pixel is in two splits. Its side is 0.5 to 1 times the
+    longest that fits.
     """
 
     seed: int = 0
@@ -63,7 +64,7 @@ def halves(box: tuple[int, int, int, int]) -> tuple[tuple[int, int, int, int], t
 
 
 def random_square(box: tuple[int, int, int, int], generator: np.random.Generator) -> tuple[int, int, int, int]:
-    """A square in a box, its side 0.5 to 1 times what fits, in whole pixels."""
+    """A random square in a box, in whole pixels. Its side is 0.5 to 1 times the longest that fits."""
     left, top, right, bottom = box
     fits = min(right - left, bottom - top)
     side = int(generator.integers(-(-fits // 2), fits + 1))
@@ -77,7 +78,7 @@ class Digits:
     """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, enlarged to 32 x 32; stratified 60/20/20.
 
     Args:
-        change: what is done to each image, (h,w,3) uint8 -> the same; which image is in which split stays the same.
+        change: changes each image, (h,w,3) uint8 -> (h,w,3) uint8. The splits do not depend on it.
     """
 
     seed: int = 0

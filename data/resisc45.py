@@ -1,4 +1,4 @@
-"""NWPU-RESISC45: aerial photographs of 45 kinds of places, one folder a class, as the archive unpacks."""
+"""NWPU-RESISC45: aerial photographs of 45 kinds of scenes, one folder for each class, as the archive unpacks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ from errors import UserError, prepare_command
 class Resisc45:
     """Class folders in `data_path/NAME/FOLDER`, `data_path/NAME` or `data_path/FOLDER`, without a split of their own.
 
-    A split file in `data_path/NAME` is used where there is one. None is standard, so the reader makes one otherwise:
-    of each class 60 % for training and 20 % each for validation and test, drawn with a seed of its own from the sorted
-    paths, so that the same images are test images on every machine and for every --seed.
+    A split file in `data_path/NAME` is used if there is one. No split is standard, so the reader draws one otherwise:
+    60 % of each class for training, 20 % for validation and 20 % for test. It draws from the sorted paths with a seed
+    of its own. So the same images are test images on every machine and for every --seed.
     """
 
     folder: str = "NWPU-RESISC45"
@@ -33,8 +33,8 @@ class Resisc45:
                 f"--dataset {name}: images such as airplane/airplane_001.jpg are read from data_path ({data_path}).",
                 f"There is no CLASS/*.jpg in {', '.join(map(str, roots))}."
                 + ("" if data_path.is_dir() else " data_path itself is not there."),
-                "If they lie elsewhere set VP_DATA_PATH, or data_path in cfg.py. If not, how to get them is told by:"
-                f" {prepare_command(name)}",
+                "If they lie elsewhere set VP_DATA_PATH, or data_path in cfg.py. If not, this command"
+                f" tells how to get them: {prepare_command(name)}",
             )
         class_names = find_classes(root)
         everything = read_classes(root, class_names, name)
@@ -43,7 +43,8 @@ class Resisc45:
 
     def _parts(self, labels: np.ndarray) -> list[np.ndarray]:
         """The positions of the training, validation and test images, in ascending order."""
-        generator = np.random.RandomState(self.seed)  # NumPy promises that its numbers never change; default_rng's may
+        # NumPy may change the numbers that default_rng draws, but not those of RandomState.
+        generator = np.random.RandomState(self.seed)
         drawn = [generator.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
         cut = [np.split(members, [round(0.6 * len(members)), round(0.8 * len(members))]) for members in drawn]
         return [np.sort(np.concatenate(part)) for part in zip(*cut, strict=True)]

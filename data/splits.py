@@ -1,4 +1,4 @@
-"""Lists of images and labels. Nothing is decoded here: a split knows where its images are and opens them one by one."""
+"""Lists of images and labels. Nothing is decoded here: a split knows where its images are, and opens one at a time."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # to list images needs no torch
     from torch import Tensor
 
 PARTS = ("train", "val", "test")
-# Pillow knows more, among them programs: for PostScript it calls Ghostscript.
+# Pillow knows more formats. One of them is a program: Pillow has Ghostscript execute PostScript.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
@@ -24,17 +24,17 @@ class ImageSource(Protocol):
     """Images in some layout, by index."""
 
     def open(self, index: int) -> Image.Image:
-        """Mode RGB, or F (float32, one channel in [0,1]) for data that is no photograph."""
+        """The image in mode RGB, or in mode F (float32, one channel in [0,1]) if the data are not photographs."""
 
     def name(self, index: int) -> str:
-        """What the user would call this image: its path, or its key."""
+        """The image's path or key, which messages show."""
 
     def stamp(self, index: int) -> tuple:
-        """Changes when the image does: what a cache of its pixels must be named by."""
+        """A value that changes when the image changes; a cache of its pixels is named by it."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any colour mode (grey of 1, 8 or 16 bits, palette, alpha, CMYK) to RGB; alpha is dropped, not blended."""
+    """Any colour mode (grey of 1, 8 or 16 bits, palette, alpha, CMYK) to RGB. Alpha is dropped, not blended."""
     if image.mode.startswith("I"):  # 16-bit grey: PIL would clip it at 255 instead of scaling it
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode == "P":
@@ -43,15 +43,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def open_rgb(file: Path | BinaryIO) -> Image.Image:
-    """An image of one of FORMATS, whatever its name says, in mode RGB."""
+    """An image of one of FORMATS in mode RGB. The file's ending does not matter."""
     with Image.open(file, formats=FORMATS) as image:
         return to_rgb(image)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences Pillow's warnings of odd metadata, which pixels do not depend on; what it warns of as a decompression
-    bomb (more than 89 million pixels) becomes an error. For one thread at a time: the whole process is silenced.
+    """Silences Pillow's warnings of odd metadata, on which pixels do not depend. An image of more than 89 million
+    pixels, of which Pillow warns as a decompression bomb, becomes an error. The whole process is silenced, so only one
+    thread at a time may call this.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -60,7 +61,7 @@ def quiet() -> Iterator[None]:
 
 
 def is_below(path: str) -> bool:
-    """Whether a path that a data set's file names stays in the folder that it is relative to."""
+    """Whether a relative path from a data set's file stays inside its folder."""
     return not PurePath(path).is_absolute() and ".." not in PurePath(path).parts
 
 
@@ -86,7 +87,7 @@ class ImageFiles:
 
 
 class ImageArrays:
-    """Images in memory: (N,h,w,3) uint8, or (N,h,w) float32 in [0,1], which counts as three equal channels."""
+    """Images in memory: (N,h,w,3) uint8, or (N,h,w) float32 in [0,1], which stand for three equal channels."""
 
     def __init__(self, array: np.ndarray):
         self.array = array
@@ -179,18 +180,18 @@ class Splits:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Images by split, 0 where there is none."""
+        """Number of images by split; 0 if there is no such split."""
         return {part: len(getattr(self, part) or ()) for part in PARTS}
 
     def _error(self, found: str) -> UserError:
         return UserError(
             f"--dataset {self.name}: every class needs training images, and labels run from 0 without gaps.",
             found,
-            f"Mend the split file or the folders of {self.name}, then type the command again.",
+            f"Correct the split file or the folders of {self.name}, then type the command again.",
         )
 
     def with_validation(self, fraction: float, seed: int) -> "Splits":
-        """Cuts a stratified `fraction` of the training split off as validation split, where there is none."""
+        """Moves a stratified `fraction` of the training split to a validation split, if there is none yet."""
         if self.val is not None or not fraction:
             return self
         chosen = per_class(self.train.labels, lambda count: min(max(1, round(fraction * count)), count - 1), seed)
@@ -198,7 +199,7 @@ class Splits:
         return replace(self, train=self.train.take(rest), val=self.train.take(chosen))
 
     def with_less_training(self, shots: int | None, fraction: float | None, seed: int) -> "Splits":
-        """Keeps `shots` training images a class (all of a class that has fewer), or `fraction` of each (at least 1)."""
+        """Keeps `shots` training images of each class (all if it has fewer), or a `fraction` of each (at least 1)."""
         if shots:
             chosen = per_class(self.train.labels, lambda count: min(shots, count), seed)
         elif fraction:

@@ -1,4 +1,4 @@
-"""Data sets that torchvision knows, in its own folders: CIFAR-10, CIFAR-100, SVHN, GTSRB, CLEVR."""
+"""Data sets in torchvision's folders: CIFAR-10, CIFAR-100, SVHN, GTSRB, CLEVR."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -27,8 +27,8 @@ class Torchvision:
     """Files in `data_path/NAME` or `data_path`, as torchvision lays them out. No validation split of its own.
 
     Args:
-        read_part: (root, True for train) -> class names and split; raises RuntimeError or FileNotFoundError where
-            the files are not.
+        read_part: (root, True for train) -> class names and split. It raises RuntimeError or FileNotFoundError if the
+            files are not there.
     """
 
     read_part: Callable[[Path, bool], tuple[Sequence[str], Split]]
@@ -39,7 +39,7 @@ class Torchvision:
                 (names, train), (_, test) = self.read_part(root, True), self.read_part(root, False)
             except (RuntimeError, FileNotFoundError):
                 continue
-            except Exception as error:  # a damaged file: the reader behind torchvision raises what it likes
+            except Exception as error:  # torchvision's readers raise many kinds for a damaged file
                 raise UserError(
                     f"--dataset {name}: its files in {root} cannot be read.",
                     f"{type(error).__name__}: {error}",
@@ -82,17 +82,17 @@ def read_gtsrb(root: Path, train: bool) -> tuple[Sequence[str], Split]:
 
 
 def _images(root: Path, paths: Sequence[str]) -> ImageFiles:
-    """Images that a data set's file names. Raises ValueError where it names others than those below root."""
+    """Images that a data set's file names. Raises ValueError if one of them is not below root."""
     if outside := next((path for path in paths if not is_below(path)), None):
         raise ValueError(f"{outside[:200]} lies outside")
     return ImageFiles(root, paths)
 
 
 def read_clevr(root: Path, train: bool) -> tuple[Sequence[str], Split]:
-    """How many objects are in the picture, from the scenes' descriptions; of those nothing else is kept while parsing.
+    """The label is the number of objects in the picture. Of the scenes' descriptions nothing else is kept.
 
-    torchvision's own class keeps them all, which takes three times the memory and time, and passes over an image that
-    is missing. Here the memory is twice the file's size, and the largest (70,000 scenes) takes a few seconds.
+    torchvision's own class keeps all descriptions, which takes three times the memory and time. It also skips missing
+    images. Here the memory is twice the file's size, and the largest file (70,000 scenes) takes a few seconds.
     """
     part, home = "train" if train else "val", root / "clevr" / "CLEVR_v1.0"
     if not (home / "images" / part).is_dir():

@@ -1,7 +1,8 @@
-"""From a PIL image to pixels: lists of torchvision's v2 transforms, cut where the first random one stands.
+"""From a PIL image to pixels: a list of torchvision's v2 transforms in two parts, a fixed one and a random one.
 
-The leading transforms that draw nothing at random are the fixed part. They run once for an image, on PIL images, as
-torchvision's own (antialiased) do. The rest runs in every epoch, on tensors, each image with a seed of its own.
+The fixed part is the leading transforms that draw nothing at random. It runs once for each image, on PIL images, so
+that resizing is antialiased. The rest runs in every epoch, on tensors. Each image has a seed of its own there. A
+transform of the rest may be any callable that draws from torch's CPU generator, (3,h,w) uint8 -> (3,h,w) uint8.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,7 +52,9 @@ def decode(fixed: Sequence[Callable], image: Image.Image) -> np.ndarray:
         shorter = type(transform) is v2.Resize and transform.max_size is None and len(transform.size) == 1
         if shorter and transform.size[0] ** 2 * max(image.size) > min(image.size) * Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are too narrow")
-        if not (is_float and type(transform) is v2.Grayscale):  # it would round to 0 and 1 what is grey already
+        if not (
+            is_float and type(transform) is v2.Grayscale
+        ):  # the image is grey already, and PIL would round it to 0 and 1
             image = transform(image)
     if is_float:  # bicubic overshoots; PIL clips integers by itself
         return np.repeat(np.array(image).clip(0, 1)[..., None], 3, axis=2)
@@ -59,13 +62,13 @@ def decode(fixed: Sequence[Callable], image: Image.Image) -> np.ndarray:
 
 
 def keeps_size(fixed: Sequence[Callable], height: int, width: int) -> bool:
-    """Whether the fixed part only resizes and crops to the size that images have, which leaves them as they are."""
+    """Whether the fixed part leaves images of this size as they are: it only resizes and crops them to this size."""
     same = [[height, width], [height]] if height == width else [[height, width]]
     return all(type(each) in (v2.Resize, v2.CenterCrop) and list(each.size or ()) in same for each in fixed)
 
 
 def vary(transforms: Sequence[Callable], image: Tensor, seed: int) -> Tensor:
-    """The part that runs in every epoch, of one image.
+    """Applies the part that runs in every epoch to one image.
 
     Torch's CPU generator is seeded and not restored. (`torch.manual_seed` also seeds every GPU and takes 50 times as
     long.)
@@ -98,10 +101,10 @@ def _plain(value: Any) -> Any:
 
 
 def restore_transforms(setup: dict) -> list[Callable] | None:
-    """The evaluation transforms that a checkpoint's `setup` names; None where it names none.
+    """The evaluation transforms that a checkpoint's `setup` names; None if it names none.
 
-    A checkpoint has them as `describe_transforms` gives them, or as a dict if it is older. Nothing that it names is
-    looked up except the classes of the fixed part.
+    A checkpoint holds what `describe_transforms` returns; an older one holds a dict. Only the classes of the fixed part
+    are looked up by name.
 
     Raises:
         UserError: what it names is no list of transforms.

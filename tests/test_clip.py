@@ -273,7 +273,7 @@ def test_openais_weights_need_quickgelu():
         find_clip("ViT-B-32", "openai")
     assert caught.value.next_step == "Type --clip-model ViT-B-32-quickgelu --pretrained openai"
     row = find_clip("ViT-B-32-quickgelu", "openai")
-    assert (row.input_size, row.preprocessing) == (224, {"shorter": True, "bicubic": True})
+    assert (row.input_size, row.squash, row.bicubic) == (224, False, True)
     assert (row.mean, row.std) == (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 
 
@@ -292,7 +292,7 @@ def test_every_tag_of_open_clip_is_told_or_refused_with_the_right_model():
             assert right in open_clip.list_models()
             row = find_clip(right, tag)
         published = open_clip.get_pretrained_cfg(model, tag)
-        assert row.preprocessing["shorter"] == (published["resize_mode"] == "shortest")
+        assert row.squash == (published["resize_mode"] != "shortest")
         assert row.mean == tuple(published["mean"])
 
 
@@ -300,7 +300,7 @@ def test_a_file_is_prepared_like_the_published_weights(tmp_path):
     (tmp_path / "x.pt").write_bytes(b"")
     row = find_clip("ViT-B-16-SigLIP", str(tmp_path / "x.pt"))
     assert row.mean == (0.5, 0.5, 0.5)
-    assert not row.preprocessing["shorter"]
+    assert row.squash
 
 
 MISTAKES = {
@@ -359,7 +359,7 @@ def test_weights_that_do_not_fit(change, tmp_path):
     else:
         torch.save({"weight": torch.zeros(3)}, path)
     with pytest.raises(UserError, match="They cannot be read") as caught:
-        load_clip(row_of(files), NAMES)
+        classifier(row_of(files), NAMES)
     assert str(path) in str(caught.value)
 
 
@@ -376,7 +376,7 @@ def test_nothing_in_a_file_is_executed(save, tmp_path):
     files = make_clip(tmp_path)
     save({"state_dict": Payload(tmp_path / "executed")}, tmp_path / "tiny-clip.pt")
     with pytest.raises(UserError, match="They cannot be read"):
-        load_clip(row_of(files), NAMES)
+        classifier(row_of(files), NAMES)
     assert not (tmp_path / "executed").exists()
 
 
@@ -387,14 +387,14 @@ def test_no_connection_names_file_and_flag(monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     row = find_clip("ViT-B-32-quickgelu", "openai")
     with pytest.raises(UserError, match="no route to host") as caught:
-        load_clip(row, NAMES)
+        classifier(row, NAMES)
     assert "https://huggingface.co/timm/vit_base_patch32_clip_224.openai" in caught.value.next_step
     by_hand = checkpoint_folder() / "ViT-B-32-quickgelu-openai.safetensors"
     assert str(by_hand) in caught.value.found
     by_hand.parent.mkdir(parents=True)
     by_hand.write_text("not weights, but found")
     with pytest.raises(UserError, match="They cannot be read") as caught:
-        load_clip(row, NAMES)
+        classifier(row, NAMES)
     assert str(by_hand) in str(caught.value)
     assert (row.mean, row.md5) == (open_clip.OPENAI_DATASET_MEAN, None)  # prepared as its tag says
 

@@ -124,7 +124,7 @@ def test_protocol_2_is_refused_cleanly(tmp_path):
     """It pickles bytes as a call of _codecs.encode."""
     make_lmdb(tmp_path, protocol=2)
     message = message_of(tmp_path / "dtd/train.lmdb")
-    assert "key b'__keys__'" in message and "GLOBAL" in message and "Copy it again" in message
+    assert "key b'__keys__'" in message and "GLOBAL" in message and "Copy it again from its source" in message
 
 
 # the protocol 3 pickle of b"0", which asks for a memo of 4 million places

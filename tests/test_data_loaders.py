@@ -342,6 +342,27 @@ def test_arrays_of_one_channel_travel_as_one():
     assert torch.equal(images, torch.from_numpy(array)[:, None].expand(-1, 3, -1, -1))
 
 
+@pytest.mark.parametrize(
+    "count, device, cached, asked, workers",
+    [
+        (10, "cpu", True, None, 0),
+        (10, "cpu", True, 3, 3),
+        (10, "cuda", False, None, 6),
+        (10, "cuda", True, None, 0),
+        (4100, "cuda", True, None, 2),
+        (10, "cuda", True, 5, 5),
+    ],
+)
+def test_number_of_workers(tmp_path, monkeypatch, count, device, cached, asked, workers):
+    seen = []
+    monkeypatch.setattr(data.loaders.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(data.loaders, "_one_by_one", lambda *how: seen.append(how[2]))
+    split = whole(ImageArrays(np.zeros((count, 2, 2, 3), np.uint8)), np.zeros(count, int))
+    how = {"batch_size": 4, "device": torch.device(device), "workers": asked}
+    build_loader(split, [FLIP], "x", cache_folder=tmp_path if cached else None, **how)
+    assert seen == [workers]
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.5])
 def test_pixels_stay_in_the_gpus_memory_where_they_fit(fraction, monkeypatch):
     """Asked of the decision alone: there is no GPU here."""

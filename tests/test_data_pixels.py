@@ -99,7 +99,7 @@ def test_random_part_is_that_of_a_plain_loop(data_path, cache, workers, transfor
 
 
 def test_every_corner_is_drawn_equally_often():
-    """Through the loader, as by torchvision's RandomCrop: 3 x 3 places, each 400 times of 3600."""
+    """Through the loader, as by torchvision's RandomCrop: 3 x 3 corners, each 400 times of 3600."""
     rows, columns = np.meshgrid(np.arange(6), np.arange(6), indexing="ij")
     one = np.stack([rows, columns, rows], axis=2).astype(np.uint8)
     split = whole(ImageArrays(np.repeat(one[None], 3600, axis=0)), np.zeros(3600))

@@ -14,7 +14,6 @@ from data.transforms import (
     decode,
     describe_transforms,
     keeps_size,
-    output_size,
     restore_transforms,
     split_transforms,
     vary,
@@ -150,7 +149,6 @@ def test_pad_and_grey():
         ([v2.CenterCrop(6)], (8, 8), False),
         ([v2.Pad(0)], (8, 8), False),
         ([v2.Grayscale()], (8, 8), False),
-        ([v2.Resize(None, max_size=8)], (8, 8), False),
     ],
 )
 def test_what_leaves_images_as_they_are(fixed, size, kept):
@@ -176,17 +174,6 @@ def test_float_images():
     expected = np.array(edge.resize((120, 80), Image.Resampling.BICUBIC))[10:70, 30:90]
     assert expected.min() < -0.01 and expected.max() > 1.01
     np.testing.assert_array_equal(pixels, np.repeat(expected[..., None], 3, axis=2).clip(0, 1))
-
-
-@pytest.mark.parametrize("transforms, side", [([RESIZE], None), ([RESIZE, CROP], 6), ([v2.Resize((8, 8))], 8)])
-def test_output_size(transforms, side):
-    assert output_size(transforms) == (side or 8)  # a square image's, if the aspect ratio is kept
-
-
-@pytest.mark.parametrize("transforms", [[], [PAD], [v2.Resize((8, 9))]])
-def test_no_output_size(transforms):
-    with pytest.raises(UserError, match="Add a CenterCrop"):
-        output_size(transforms)
 
 
 WRONG = [
@@ -219,12 +206,12 @@ WRONG = [
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_what_no_checkpoint_should_hold(wrong):
     with pytest.raises(UserError, match=r"`transform` is a list such as .* has a size, and may have a crop"):
-        restore_transforms({"transform": wrong}, 8)
+        restore_transforms({"transform": wrong})
 
 
 def test_huge_content_is_told_briefly():
     with pytest.raises(UserError) as error:
-        restore_transforms({"transform": ["x" * 10**6]}, 8)
+        restore_transforms({"transform": ["x" * 10**6]})
     assert len(str(error.value)) < 1000
 
 
@@ -234,7 +221,6 @@ FIXED_LISTS = [
     [v2.Resize(164, BICUBIC), v2.CenterCrop(164)],
     [v2.Resize([7], "nearest"), v2.CenterCrop((6, 5))],
     [v2.Resize(8, 2, max_size=9)],
-    [v2.Resize(None, max_size=9)],
     [v2.Pad([1, 2, 3, 4], fill=(7, 8, 9)), v2.Pad(2, padding_mode="reflect"), v2.Grayscale(3), v2.Grayscale()],
 ]
 
@@ -242,7 +228,7 @@ FIXED_LISTS = [
 @pytest.mark.parametrize("transforms", FIXED_LISTS, ids=str)
 def test_restored_transforms_are_those_described(transforms):
     described = describe_transforms(transforms)
-    restored = restore_transforms({"transform": json.loads(json.dumps(described))}, None)
+    restored = restore_transforms({"transform": json.loads(json.dumps(described))})
     assert [type(each) for each in restored] == [type(each) for each in transforms]
     assert describe_transforms(restored) == described
     image = picture(60, 40)
@@ -273,13 +259,13 @@ def test_description():
     ],
 )
 def test_checkpoints_of_the_version_before(older, expected):
-    assert describe_transforms(restore_transforms({"transform": older}, 8)) == describe_transforms(expected)
+    assert describe_transforms(restore_transforms({"transform": older})) == describe_transforms(expected)
 
 
 def test_checkpoint_without_a_transform():
-    assert describe_transforms(restore_transforms({}, 8)) == describe_transforms([v2.Resize((8, 8))])
+    assert describe_transforms(restore_transforms({}, 8)) == describe_transforms([v2.Resize((8))])
     with pytest.raises(UserError):
-        restore_transforms({}, None)
+        restore_transforms({})
 
 
 def marked(height: int, width: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tools.common.args import resolve_precision
 
+_LONGEST = 240  # characters that file systems allow, with room for more
 _CLEAN = re.compile(r"[^\w.+=-]+")
 # What says where and how a run is carried out, not which run it is.
 MACHINE = ("device", "workers", "gpu_cache_fraction", "compile", "share_border", "fresh", "command", "method")
@@ -34,7 +35,8 @@ def run_name(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
     for name, value in own_flags(args, parser).items():
         if name != "epoch":
             parts.append(name.replace("_", "-") + ("" if value is True else _as_name(str(value))))
-    return _CLEAN.sub("-", "_".join(parts))
+    name = _CLEAN.sub("-", "_".join(parts))
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{hashlib.md5(name.encode()).hexdigest()[:6]}"
 
 
 def _as_name(value: str) -> str:
