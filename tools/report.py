@@ -3,12 +3,12 @@
     python tools/report.py
     python tools/report.py RESULTS --output report.html --metric at-best-val --network resnet18
 
-It asks nothing of the network, opens from disk, and can be read without JavaScript; with it, tables sort and methods,
+The page needs no server and no internet, and can be read without JavaScript; with it, tables sort, and methods,
 networks and data sets are chosen. Printed are tables, curves, and the runs that are open.
 
-A run with a prompt weighs 40 KB (its prompt 13, its heat map 19, its words the rest), the curves of five methods over
+A run with a prompt takes 40 KB (its prompt 13, its heat map 19, its words the rest), the curves of five methods over
 200 epochs 190 KB. 585 runs of 200 epochs, as many as ILM-VP's table of ImageNet networks has, made a page of 23 MB
-within a minute, which Chromium opened in two seconds.
+within a minute. Chromium opened it in two seconds.
 """
 
 import sys
@@ -79,7 +79,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def target(args: argparse.Namespace) -> Path:
-    """The file to write. Raises UserError where that cannot be one: minutes of work may lie before the attempt."""
+    """The file to write. Raises UserError if it cannot be one, before minutes of work are done for it."""
     output = args.output or args.results / "report.html"
     asked = f"--output {output}: the file that the page is written to."
     if output.is_dir():
@@ -93,7 +93,7 @@ def target(args: argparse.Namespace) -> Path:
 def curves_of(table: Table, views: dict[Path, RunView], looks: dict[Column, dict]) -> list[Curves]:
     """The figures of a network, one a data set.
 
-    They show the runs of the table's cells, and where a cell has no finished run, what there is of the others.
+    They show the runs of the table's cells, and the unfinished runs of a cell that has no finished one.
     """
     runs = {cell: [views[path] for path in paths] for cell, paths in table.runs.groupby(["row", "column"]).path}
     unfinished: dict[tuple[str, Column], list[RunView]] = defaultdict(list)
@@ -122,7 +122,7 @@ def line_of(column: Column, runs: list[RunView], shared: set[str], look: dict) -
 
 
 def render(args, tables: list[Table], curves: list[Curves], runs: list[RunView], notes: list[str]) -> str:
-    """The page. What comes from files is text to it: Jinja2 escapes all but the SVG and the script, which are ours."""
+    """The page. Jinja2 escapes what comes from files: all but the SVG, the style and the script, which are ours."""
     script, css = ((TEMPLATES / f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     receipts = [run.receipt for run in runs]
     datasets = sorted({run.dataset for run in receipts}, key=lambda name: position(name, args.order))

@@ -5,10 +5,11 @@
     python tools/results_table.py --missing | sh
     python tools/results_table.py --missing --network resnet18 --methods cnn/ilm_vp --datasets dtd --seeds 7 8 9
 
-Finished runs are averaged over seeds where all else is equal (but --device and the like): a column is a method in one
-setting, and its head names the flags that differ from the script's defaults; what all trained columns share stands in
-the caption. Bold is the best of a row, with those that print the same. Below stand the differences that the papers
-headline, where both sides were run in one setting on the paper's network. csv has its notes on stderr, as --missing.
+Finished runs that differ in nothing but the seed (and --device and the like) are averaged. A column is a method in one
+setting: its head names the flags that differ from the script's defaults, and the caption those that all trained columns
+share. Bold is the best of a row, with the cells that print the same. Below a table stand the differences that the
+papers headline, where both sides were run in one setting on the paper's network. The notes of csv and of --missing go
+to stderr.
 """
 
 import sys
@@ -60,7 +61,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__file__, __doc__)
     add_table_flags(parser, [row.name for row in catalog.DATASETS])
     parser.add_argument("--format", choices=FORMATS, default="markdown", help="default markdown")
-    commands = "no tables, but the commands of their runs that are not there or not finished"
+    commands = "instead of tables, the commands of the runs that are missing or not finished"
     parser.add_argument("--missing", action="store_true", help=commands)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file instead of stdout")
     return parser.parse_args(argv)
@@ -70,21 +71,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def missing(runs: pd.DataFrame, args: argparse.Namespace) -> list[str]:
-    """The commands of a network's runs that are not finished, or not there at all; they write into the same results."""
-    identity = ["dataset", "column", "seed"]
-    done, begun = runs[runs.finished], named(runs[~runs.finished], args)
-    done, begun = (frame[identity].itertuples(index=False, name=None) for frame in (done, begun))
+    """The commands of a network's runs that are missing or not finished; they write into the same results."""
+    begun = [(run.dataset, run.column, run.seed) for run in named(runs, args).run if not run.finished]
+    done = {(run.dataset, run.column, run.seed) for run in runs.run if run.finished}
     wanted = dict.fromkeys([*product(*axes(runs, args)), *begun])
-    done = set(done)
     results = args.results.resolve()
     where = "" if results == cfg.results_path.resolve() else f"VP_RESULTS_PATH={shlex.quote(str(results))} "
     return [where + command(runs, *run) for run in wanted if run not in done]
 
 
 def command(runs: pd.DataFrame, dataset: str, column: Column, seed: int) -> str:
-    """What to type, from here, for a run: another one's command in its column, or the script's with no more flags.
+    """What to type in the working directory for a run: the command of another run of its column, else a new one.
 
-    The files of a CLIP stand in it with their whole path.
+    Files of a CLIP are given by their whole path.
     """
     same = sorted(runs.run[runs.column == column], key=lambda run: (run.dataset, run.seed) != (dataset, seed))
     args = (same or list(runs.run))[0].args

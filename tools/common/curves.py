@@ -82,12 +82,12 @@ def panels(lines: Sequence[Line], name: str) -> list[tuple[str, Markup, str]]:
     for panel in PANELS:
         curves = [line.values(panel.key, panel.scale) for line in lines if line.trained]
         if any(len(values) > 1 for values in curves) or (panel.train and any(curves)):
-            with rc_context(_LOOK):
-                figure = draw(lines, panel)
-            shown.append((panel.title, svg(figure, f"{name} {panel.key}", lines), describe(lines, panel)))
+            figure = svg(draw(lines, panel), f"{name} {panel.key}", lines)
+            shown.append((panel.title, figure, describe(lines, panel)))
     return shown
 
 
+@rc_context(_LOOK)
 def draw(lines: Sequence[Line], panel: Panel) -> Figure:
     """One panel: a line is the mean over the seeds, its band reaches from the smallest to the largest."""
     figure = Figure(figsize=(4.2, 2.7), layout="constrained")
@@ -95,8 +95,7 @@ def draw(lines: Sequence[Line], panel: Panel) -> Figure:
     for index, line in enumerate(lines):
         for artist in _draw_line(axes, line, panel):
             artist.set_gid(f"line-{index}")
-    axes.set_xlabel("epoch")
-    axes.set_ylim(panel.limits)
+    axes.set(xlabel="epoch", ylim=panel.limits)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.15, color=INK)
     return figure
@@ -132,7 +131,7 @@ def svg(figure: Figure, salt: str, lines: Sequence[Line]) -> Markup:
     Figures of one page need `salt`s of their own, so that their ids differ.
     """
     file, to_a_tenth = io.StringIO(), lambda found: f"{round(float(found[0]), 1):g}"
-    with rc_context(_LOOK | {"svg.hashsalt": salt}):
+    with rc_context(_LOOK | {"svg.hashsalt": ascii(salt)}):
         figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
     text = file.getvalue()
     text = re.sub(r">\s+<", "><", text[text.index("<svg") :])

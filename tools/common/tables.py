@@ -1,6 +1,6 @@
 """Tables of accuracies, made from the receipts of runs: rows are data sets, columns methods, one table a network.
 
-Runs stand in a frame, one line a run: the fields of its Receipt, `method`, and the Receipt itself as `run`.
+A frame of runs has one line a run: the fields of its Receipt, its `method`, and the Receipt itself as `run`.
 """
 
 import argparse
@@ -19,6 +19,8 @@ from tools.common.machine import ROOT
 from tools.common.methods import METHODS, Column, position
 from tools.common.naming import CLIP, MACHINE, PLACE
 from tools.common.results import METRICS, Receipt, read_receipts
+
+pd.set_option("mode.string_storage", "python")  # names in a file may hold half characters, which pyarrow refuses
 
 
 def add_table_flags(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> None:
@@ -80,7 +82,7 @@ class Table:
     Args:
         rows: row -> its data set; data sets of one name and several sizes have several rows.
         shared: the part of the setting that all trained runs have.
-        runs: the frame of the runs in the cells, which have the number that was asked for or not.
+        runs: the frame of all runs in the cells, with their `row` and `accuracy`.
         cells: (row, column) -> `mean`, `std` and `n` over seeds; none where one of the runs has no number.
     """
 
@@ -103,13 +105,13 @@ class Table:
 
     @cached_property
     def best(self) -> pd.DataFrame:
-        """Where the best of a row stands, if several of its cells are filled; what prints the same is best together."""
+        """Whether a cell is the best of its row, if several are filled. Cells that print the same are best together."""
         printed = self.means.map(lambda mean: float(f"{mean:.1f}"))
         return printed.eq(printed.max(axis=1), axis=0).mul(printed.count(axis=1) > 1, axis=0)
 
     @cached_property
     def words(self) -> pd.DataFrame:
-        """`85.4 ± 0.6`: no deviation of a single seed, n where it is below the largest, a dash for an empty cell."""
+        """`85.4 ± 0.6`, without a deviation for one seed, with n where other cells have more; a dash for no seed."""
         mean, std, n = (self.cells[name] for name in ("mean", "std", "n"))
         words = mean.map("{:.1f}".format) + std.map(" ± {:.1f}".format).where(n > 1, "")
         return self.pivot(words + n.map(" (n = {})".format).where(n < n.max(), "")).fillna("-")
@@ -152,7 +154,7 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
 
 
 def differing_flags(runs: Iterable[Receipt]) -> str:
-    """The flags that are not the same in all runs of a cell: defaults that another machine or version had."""
+    """The flags that differ between the runs of a cell: defaults that another machine or version had."""
     first, *others = (run.args for run in runs)
     names = first.keys() - {*MACHINE, *PLACE, *CLIP, "working_directory", "data_path", "setting"}
     return ", ".join(sorted(name for name in names if any(args.get(name) != first[name] for args in others)))
