@@ -98,8 +98,10 @@ class Network(nn.Module):
         if run.compile:
             self.body.compile()
 
-    def forward(self, x: Tensor) -> Tensor:  # without an image SyncBatchNorm sends the others x's own type: float32
-        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32 and len(x) > 0):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.precision == torch.float32 or not len(x):  # without an image SyncBatchNorm sends the others float32
+            return self.body((x - self.mean) / self.std).float()
+        with torch.autocast(x.device.type, self.precision):
             return self.body((x - self.mean) / self.std).float()
 
     def train(self, mode: bool = True) -> "Network":
