@@ -12,7 +12,7 @@ from itertools import groupby, product
 import pytest
 from tiny import ROOT
 
-from data.catalog import find_dataset
+from data.catalog import DATASETS, find_dataset
 from errors import UserError
 from models.networks import find_network
 from tools.common import args as flags
@@ -20,7 +20,7 @@ from tools.common import command, run
 
 FILES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 DOCUMENTS = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in FILES}
-SCRIPTS = [str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("experiments/*/*.*"))]
+SCRIPTS = [str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("experiments/*/*.*")) if file.suffix != ".pyc"]
 SCRIPTS.remove("experiments/reproduce/common.sh")  # a part of the others
 MOST_LINES = 170  # of README.md: one page
 FOREIGN = {"main_clip.py"}  # scripts of the original repositories, which docs/migrating.md names
@@ -146,17 +146,23 @@ def test_command_parses(document, line, parse):
         if "cnn" in words[0]:
             find_network(args.network)
     except UserError as error:
-        pytest.fail(f"{document}: {line}\n{error}", pytrace=False)
+        raise pytest.fail.Exception(f"{document}: {line}\n{error}", pytrace=False) from None
 
 
 @pytest.mark.parametrize(("document", "line"), SHELL)
 def test_shell_script_can_be_typed(document, line):
-    settings, (script, *others) = split_settings(shlex.split(line))
+    _, (script, *others) = split_settings(shlex.split(line))
     assert os.access(ROOT / script, os.X_OK), f"{document}: {script} is not there, or is not executable"
     assert not others, f"{document}: {script} takes settings before it, and no arguments"
-    texts = (ROOT / script).read_text() + (ROOT / "experiments/reproduce/common.sh").read_text()
-    for name in settings:
-        assert re.search(rf"\b{name}\b", texts), f"{document}: {script} knows no setting {name}"
+
+
+@pytest.mark.parametrize(("document", "line"), [pair for pair in COMMANDS if "=" in pair[1]])
+def test_settings_before_a_command_are_known(document, line):
+    scripts = "".join(file.read_text() for file in ROOT.glob("experiments/reproduce/*.sh"))
+    known = {"OMP_NUM_THREADS", *re.findall(r"\$\{?([A-Z_]+)", scripts)}
+    known |= set(re.findall(r'"(VP_\w+)"', (ROOT / "cfg.py").read_text()))
+    for name in split_settings(shlex.split(line))[0]:
+        assert name in known, f"{document}: {line}\nno script knows a setting {name}"
 
 
 @pytest.mark.parametrize(("document", "line"), COMMANDS)
@@ -226,6 +232,13 @@ def test_files_named_in_the_text_are_there(document):
                 assert any(ROOT.glob(word.rstrip("/"))), f"{document}: there is no {word}"
             elif re.fullmatch(r"\w+\.(py|sh)", word):
                 assert word in names | FOREIGN, f"{document}: there is no {word} anywhere"
+
+
+@pytest.mark.parametrize("row", [row for row in DATASETS if row.counts], ids=lambda row: row.name)
+def test_table_of_data_sets(row):
+    sizes = " / ".join(str(count or "-") for count in row.counts)
+    line = re.search(rf"^\|.*`{row.name}`.*\| {sizes}\b", DOCUMENTS["docs/data.md"], re.M)
+    assert line, f"docs/data.md has no line for {row.name} with {sizes} images"
 
 
 def test_readme_is_one_page():
