@@ -87,9 +87,9 @@ def words(tiny_clip) -> Callable:
 FASTER = {"evp": ("--seed", "7", "--batch-size", "8", "--lr", "2"), "vp": ("--batch-size", "8", "--warmup", "2")}
 
 
-def load_script(path: str):
-    """A script of experiments/ or tools/ as a module; experiments/ is no package."""
-    specification = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / f"{path}.py")
+def load_script(path: str, root: Path = ROOT):
+    """A script of experiments/ or tools/ below `root` as a module; experiments/ is no package."""
+    specification = importlib.util.spec_from_file_location(path.replace("/", "_"), root / f"{path}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     if hasattr(module, "train"):  # an experiment, as its last line carries it out
