@@ -12,6 +12,7 @@ pytestmark = pytest.mark.numeric
 FEW = "--network resnet18 --batch-size 2 --steps 1 --repeat 1 --train-images 5 --test-images 3".split()
 
 
+@pytest.mark.slow
 def test_rows(tmp_path, capsys):
     file = tmp_path / "benchmark.json"
     rows = load_script("tools/benchmark").main([*FEW, "--image-size", "40", "--json", str(file)])
