@@ -96,7 +96,7 @@ OLDER = {  # how the version before wrote the evaluation transforms of a script
     "experiments/clip/evp": {"size": 24, "crop": None, "random": False, "shorter": True, "bicubic": True},
     "experiments/cnn/linear_probing": {"size": 64},
     "experiments/cnn/full_finetune": {"size": 73, "crop": 64},
-    **dict.fromkeys((f"experiments/cnn/{name}_vp" for name in ("rlm", "flm", "ilm")), {"size": 32}),
+    **{f"experiments/cnn/{name}_vp": {"size": 32} for name in ("rlm", "flm", "ilm")},
 }
 
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data.abide import lower_triangle
 from errors import UserError
 from models.fold import fold_batch_norm
-from models.networks import Network, NetworkRow
+from models.networks import Execution, Network, NetworkRow
 from models.shared_border import SharedBorder, share_border
 from models.visual_prompt import ExpansiveVisualPrompt, PaddedVisualPrompt, frame
 
@@ -358,7 +358,8 @@ def test_a_loaded_network_in_each_precision(precision):
     norm) and 0.8 % of them in bfloat16: sqrt(0.008) = 0.09.
     """
     row = NetworkRow(nn.Identity, input_size=64)
-    network = Network(build("resnet18", True, act_layer=nn.SiLU), row, frozen=True, precision=precision)
+    body = build("resnet18", True, act_layer=nn.SiLU)
+    network = Network(body, row, Execution(torch.device("cpu"), precision), frozen=True, setup={})
     network.to(memory_format=torch.channels_last)
     rtol, gradient_rtol = {"float32": (2e-5, 1e-2), "bfloat16": (2e-2, 0.1)}[precision]
     prompt = make_prompt(9, 64)
