@@ -6,7 +6,6 @@ group, as in a run of one process, these functions change nothing.
 
 import re
 
-import timm.layers
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -85,7 +84,9 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
             f"torch's SyncBatchNorm needs CUDA; the device is {device}.",
             "Start one process: python instead of torchrun.",
         )
-    return timm.layers.convert_sync_batchnorm(model)
+    from timm.layers import convert_sync_batchnorm  # late: slow to import, and seldom needed
+
+    return convert_sync_batchnorm(model)
 
 
 def is_synchronised(model: nn.Module) -> bool:

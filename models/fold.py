@@ -1,19 +1,24 @@
 """Batch normalisation folded into the convolutions before it: the same function in fewer passes over memory."""
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-_CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # exactly these: others (weight-standardised ones) remake their weight
-_NORMALISATIONS = (nn.BatchNorm2d, BatchNormAct2d)
+# Exactly these, by name, since timm takes a second to import: other convolutions remake their weight.
+_CONVOLUTIONS = ("torch.nn.modules.conv.Conv2d", "timm.layers.conv2d_same.Conv2dSame")
+_TIMMS_NORMALISATION = "timm.layers.norm_act.BatchNormAct2d"
+_NORMALISATIONS = ("torch.nn.modules.batchnorm.BatchNorm2d", _TIMMS_NORMALISATION)
+
+
+def _name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 class _Tracer(torch.fx.Tracer):
     """Keeps timm's variants of a convolution and of batch normalisation in one piece, as torch's own are."""
 
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        return isinstance(module, (*_CONVOLUTIONS, *_NORMALISATIONS)) or super().is_leaf_module(module, qualified_name)
+        return _name(module) in (*_CONVOLUTIONS, *_NORMALISATIONS) or super().is_leaf_module(module, qualified_name)
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
@@ -23,7 +28,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     network keeps its own forward. One that torch.fx cannot trace, or without batch normalisation, stays as it is.
     """
     modules = dict(network.named_modules())
-    if not any(type(module) in _NORMALISATIONS for module in modules.values()):
+    if not any(_name(module) in _NORMALISATIONS for module in modules.values()):
         return network
     try:
         graph = _Tracer().trace(network)
@@ -31,13 +36,13 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
         return network
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
     for node in graph.nodes:
-        if node.op != "call_module" or type(norm := modules[node.target]) not in _NORMALISATIONS:
+        if node.op != "call_module" or _name(norm := modules[node.target]) not in _NORMALISATIONS:
             continue
         before = node.args[0]
-        follows_conv = before.op == "call_module" and type(modules[before.target]) in _CONVOLUTIONS
+        follows_conv = before.op == "call_module" and _name(modules[before.target]) in _CONVOLUTIONS
         if not follows_conv or len(before.users) > 1 or calls.count(node.target) > 1 or calls.count(before.target) > 1:
             continue
-        rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        rest = nn.Sequential(norm.drop, norm.act) if _name(norm) == _TIMMS_NORMALISATION else nn.Identity()
         _replace(network, before.target, fuse_conv_bn_eval(modules[before.target], norm))
         _replace(network, node.target, rest)
     return network

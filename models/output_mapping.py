@@ -145,7 +145,7 @@ def _strongest(weight: Tensor) -> Tensor:
 def _named_weights(
     weight: Tensor, source_names: Sequence[str], target_names: Sequence[str], most: int = 3
 ) -> dict[str, str]:
-    weights, sources = weight.T.sort(1, descending=True, stable=True)
+    weights, sources = weight.T.sort(dim=1, descending=True, stable=True)
     words = {}
     for target, row, own in zip(target_names, sources[:, :most].tolist(), weights[:, :most].tolist(), strict=True):
         named = [f"{source_names[source]} ({value:.2f})" for source, value in zip(row, own, strict=True) if value > 0]

@@ -1,13 +1,17 @@
 """What tests share: a results folder and a data folder of their own, the network `tiny` and the data set `small`."""
 
+import gc
 import importlib.util
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from make_data import make_folders
+from matplotlib.figure import Figure
+from PIL import Image
 from tiny import ROOT, SMALL, TINY, make_clip
 
 import cfg
@@ -15,8 +19,36 @@ from data import catalog
 from models.networks import NETWORKS
 from tools.common.run import experiment
 
+SAVEFIG = Figure.savefig
 if "OMP_NUM_THREADS" not in os.environ:  # who sets it, wants so many threads
     torch.set_num_threads(1)  # the work is small, and another process may be using the other cores
+
+
+def pytest_collection_finish():
+    """A run collects garbage after every epoch: what is imported by now need not be looked through every time."""
+    gc.collect()
+    gc.freeze()
+
+
+def noise_instead(figure: Figure, file, **how) -> None:
+    """Drawing takes longer than a tiny network's epoch, so most tests get this PNG file in place of a figure."""
+    if not isinstance(file, str | Path):
+        return SAVEFIG(figure, file, **how)
+    with Path(file).open("wb") as png:
+        Image.frombytes("RGB", (64, 64), random.Random(0).randbytes(3 * 64 * 64)).save(png, "PNG")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_figures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", noise_instead)
+        yield
+
+
+@pytest.fixture
+def figures(monkeypatch) -> None:
+    """Figures are really drawn."""
+    monkeypatch.setattr(Figure, "savefig", SAVEFIG)
 
 
 @pytest.fixture(autouse=True)
@@ -87,9 +119,9 @@ def words(tiny_clip) -> Callable:
 FASTER = {"evp": ("--seed", "7", "--batch-size", "8", "--lr", "2"), "vp": ("--batch-size", "8", "--warmup", "2")}
 
 
-def load_script(path: str):
-    """A script of experiments/ or tools/ as a module; experiments/ is no package."""
-    specification = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / f"{path}.py")
+def load_script(path: str, root: Path = ROOT):
+    """A script of experiments/ or tools/ below `root` as a module; experiments/ is no package."""
+    specification = importlib.util.spec_from_file_location(path.replace("/", "_"), root / f"{path}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     if hasattr(module, "train"):  # an experiment, as its last line carries it out

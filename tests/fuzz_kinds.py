@@ -37,6 +37,7 @@ from data.catalog import find_dataset
 from data.corruptions import read_corruptions
 from data.loaders import build_data
 from data.splits import PARTS
+from data.transforms import decode
 from errors import UserError
 from tools.common.checkpoint import load_checkpoint, save_checkpoint
 from tools.common.results import read_receipts
@@ -510,7 +511,7 @@ def look_at_npy(file: Path, way: int) -> dict:
         assert len(severities) == 5
         for severity, split in enumerate(severities):
             for position in range(len(split)):
-                image = torch.from_numpy(FIXED.decode(split.open(position)))
+                image = torch.from_numpy(decode(FIXED, split.open(position)))
                 assert image.shape == (16, 16, 3) and image.dtype == torch.uint8 and 0 <= split.labels[position] < 3
                 samples[name, severity, position] = image, int(split.labels[position])
     return samples

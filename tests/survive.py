@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -52,7 +52,7 @@ PHASES = {  # of a run -> where the function is found that carries it out
 
 def prepare(folder: Path) -> None:
     """Data and results in `folder`, and names that the scripts then know."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # a fork that computes on several threads hangs
     cfg.data_path, cfg.results_path = folder / "datasets", folder / "results"
     NETWORKS["tiny"] = TINY
     catalog.DATASETS = (*(row for row in catalog.DATASETS if row.name != "small"), SMALL)
@@ -201,7 +201,10 @@ def fill(disk: Path, free: int) -> None:
         os.posix_fallocate(filler.fileno(), 0, max(1, shutil.disk_usage(disk).free - free))
 
 
-def space(folder: Path, epochs: int = 5) -> dict[int | str, str]:
+FREE = (*range(0, 2**16, 2**14), *range(2**16, 2**19, 2**16), 2**21)
+
+
+def space(folder: Path, epochs: int = 5, sizes: Sequence[int] = FREE) -> dict[int | str, str]:
     """Lets a half-done run go on where so many bytes are free, then with room; returns what it said by free bytes."""
     prepare(folder)
     notes, output, path = folder / "notes", folder / "output", run_folder(epochs)
@@ -220,7 +223,7 @@ def space(folder: Path, epochs: int = 5) -> dict[int | str, str]:
     said = {}
     with small_disk(folder / "disk", 8 * 2**20) as disk:
         cfg.results_path = disk
-        for free in (*range(0, 2**16, 2**14), *range(2**16, 2**19, 2**16), 2**21):
+        for free in sizes:
             shutil.rmtree(run_folder(epochs).parent, ignore_errors=True)
             shutil.copytree(half_done, run_folder(epochs))
             fill(disk, free)

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.numeric
 FEW = "--network resnet18 --batch-size 2 --steps 1 --repeat 1 --train-images 5 --test-images 3".split()
 
 
+@pytest.mark.slow
 def test_rows(tmp_path, capsys):
     file = tmp_path / "benchmark.json"
     rows = load_script("tools/benchmark").main([*FEW, "--image-size", "40", "--json", str(file)])
@@ -22,7 +23,7 @@ def test_rows(tmp_path, capsys):
         assert all(row[path] > 0 for path in ("plain", "dense", "fast"))
         slower, faster = ("plain", "fast") if row["phase"] == "epoch" else ("fast", "plain")
         assert row["ratio"] == pytest.approx(row[slower] / row[faster])
-    assert rows[0]["dense_share_of_peak"] > 0 and rows[2]["loading_share"] > 0
+    assert rows[0]["dense_fraction_of_peak"] > 0 and rows[2]["loading_fraction"] > 0
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 4 and all("times" in line for line in told[1:])
 
@@ -34,8 +35,8 @@ def test_paths_do_the_same_work_in_their_own_way(tmp_path, float64):
     benchmark.write_photographs(tmp_path / "photographs", {"train": 6, "test": 4}, different=3)
     sides = {path: benchmark.Side(path, "resnet18", 32, tmp_path, args) for path in ("plain", "dense", "fast")}
     assert len(list((tmp_path / ".cache").glob("*.pixels"))) == 2
-    assert [side.model.share for side in sides.values()] == [False, False, True]
-    counts = [side.forward(side.loaders.test) for side in sides.values()]
+    assert [side.model.shares_border for side in sides.values()] == [False, False, True]
+    counts = [side.forward(side.data.test) for side in sides.values()]
     assert all(count.sum() == 4 and count.equal(counts[0]) for count in counts)
     # ResNet-18 takes 1.81 G multiplications forward, as many backward but for the images' gradient (conv1 has one too)
     assert benchmark.image_flops(sides["plain"]) == pytest.approx(4 * 1.814e9, rel=0.01)

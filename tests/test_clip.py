@@ -1,5 +1,6 @@
 """CLIP as a classifier against open_clip's own forward pass; its text bank, its names, and files that do not fit."""
 
+import hashlib
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from algorithms import label_mapping
 from data.catalog import find_dataset
 from data.loaders import build_loader
 from errors import UserError
+from models import clip_source
 from models.clip import TEMPLATES, build_classifier, build_encoder, encode_texts, load_clip, text_prompts, tokens_of
 from models.clip_source import build_clip, find_clip
 from models.networks import CPU, Execution, Network, checkpoint_folder
@@ -361,6 +363,59 @@ def test_weights_that_do_not_fit(change, tmp_path):
     with pytest.raises(UserError, match="They cannot be read") as caught:
         classifier(row_of(files), NAMES)
     assert str(path) in str(caught.value)
+
+
+class Holder(torch.nn.Module):
+    """Tensors by their dotted names, as a module that can become a TorchScript archive."""
+
+    def __init__(self, state: dict[str, torch.Tensor]):
+        super().__init__()
+        for name in dict.fromkeys(name.partition(".")[0] for name in state):
+            own = {key.partition(".")[2]: value for key, value in state.items() if key.partition(".")[0] == name}
+            if "" in own:
+                self.register_buffer(name, own[""])
+            else:
+                self.add_module(name, Holder(own))
+
+    def forward(self) -> int:
+        return 0
+
+
+OPENAI_ENTRIES = {
+    "input_resolution": torch.tensor(32),
+    "context_length": torch.tensor(32),
+    "vocab_size": torch.tensor(49408),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+@pytest.mark.parametrize("kind", ["archive", "state dict"])
+def test_weights_in_openais_format(kind, tmp_path, monkeypatch, float64):
+    files = make_clip(tmp_path)
+    expected = classifier(row_of(files), NAMES)
+    path = tmp_path / "tiny-clip.pt"
+    state = torch.load(path, weights_only=True) | OPENAI_ENTRIES
+    if kind == "archive":
+        torch.jit.script(Holder(state)).save(path)
+        with pytest.raises(UserError, match="may hold code, and none that OpenAI published"):
+            classifier(row_of(files), NAMES)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        monkeypatch.setattr(clip_source, "OPENAI_SHA256", clip_source.OPENAI_SHA256 | {digest})
+    else:
+        torch.save(state, path)
+    found, images = classifier(row_of(files), NAMES), torch.rand(2, 3, 32, 32)
+    assert torch.equal(found(images), expected(images))
+
+
+def test_openais_own_folder_is_looked_into(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(clip_source.OPENAI_SHA256) == 9 and all(len(digest) == 64 for digest in clip_source.OPENAI_SHA256)
+    file = tmp_path / ".cache" / "clip" / "ViT-B-32.pt"
+    file.parent.mkdir(parents=True)
+    file.write_text("not weights, but found")
+    with pytest.raises(UserError, match="They cannot be read") as caught:
+        classifier(find_clip("ViT-B-32-quickgelu", "openai"), NAMES)
+    assert str(file) in str(caught.value)
 
 
 class Payload:

@@ -91,6 +91,32 @@ def test_the_originals_checkpoint_opens_here(trained, run_script, tmp_path, smal
     assert run_script("tools/predict", *words, image) == expected
 
 
+OLDER = {  # how the version before wrote the evaluation transforms of a script
+    "experiments/cnn/evp": {"size": 46, "crop": None, "random": False, "shorter": True, "bicubic": True},
+    "experiments/clip/evp": {"size": 24, "crop": None, "random": False, "shorter": True, "bicubic": True},
+    "experiments/cnn/linear_probing": {"size": 64},
+    "experiments/cnn/full_finetune": {"size": 73, "crop": 64},
+    **{f"experiments/cnn/{name}_vp": {"size": 32} for name in ("rlm", "flm", "ilm")},
+}
+
+
+@pytest.mark.parametrize("script", METHODS)
+def test_checkpoints_of_the_version_before_open(script, run_script, words):
+    """Their setup names the prompt's class alone, and its transforms in one dict of switches."""
+    run_script(script, *words(script), "--epoch", 1)
+    saved = only_run(script) / "ckpt.pth"
+    expected = run_script("tools/evaluate", "--checkpoint", saved)
+    content = checkpoint(saved)
+    setup = content["setup"]
+    described = setup.pop("prompt", None), setup.pop("mapping", None), setup.pop("loading", None)
+    assert any(described)
+    setup["transform"] = OLDER.get(script, {"size": 32, "shorter": True, "bicubic": True})
+    if described[0]:
+        setup["classes"] = {"visual_prompt_dict": described[0]["class"].rpartition(".")[2]}
+    torch.save(content, saved)
+    assert run_script("tools/evaluate", "--checkpoint", saved) == expected
+
+
 CLASSES = ["ant", "bee", "cow", "doe"]
 SETUP = {"network": "tiny", "dataset": "small", "class_names": CLASSES, "transform": {"size": 32}}
 

@@ -26,6 +26,7 @@ from tools.common.run_folder import RunFolder
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small", "float64")]
 SCRIPTS = [script for script in METHODS if script != "experiments/cnn/full_finetune"]  # batch normalisation needs CUDA
+FEW = ["experiments/cnn/ilm_vp", "experiments/clip/evp"]
 # Of 24 images, batches of 7 leave 3 for the last one, 2 and 1; batches of 23 leave 1 and none.
 BATCH_SIZE = dict.fromkeys(SCRIPTS, 7) | {"experiments/cnn/ilm_vp": 23, "experiments/clip/evp": 23}
 MORE = {"experiments/clip/ilm_tp_vp": ("--mapping-source", "train")}
@@ -66,11 +67,12 @@ def assert_close(one, two, where: str) -> None:
         assert one == two, where
 
 
-def test_two_processes_give_the_numbers_of_one(words, tiny_clip, run_script, monkeypatch, tmp_path):
+@pytest.mark.parametrize("scripts", [FEW, pytest.param(SCRIPTS, marks=pytest.mark.slow)], ids=["a few", "all"])
+def test_two_processes_give_the_numbers_of_one(scripts, words, tiny_clip, run_script, monkeypatch, tmp_path):
     """Losses, accuracies, maps, what is learned, the optimizer's and the counters' state: of every method."""
     commands = [
         [script, *words(script), "--epoch", "3", "--batch-size", str(BATCH_SIZE[script]), *MORE.get(script, ())]
-        for script in SCRIPTS
+        for script in scripts
     ]
     commands.append(["experiments/clip/zero_shot", *words("experiments/clip/zero_shot"), "--batch-size", "7"])
     monkeypatch.setattr(cfg, "results_path", tmp_path / "two")
@@ -104,7 +106,7 @@ def said(err: str) -> list[str]:
     return [line for line in own if line.strip() and not re.match(r"[WEI]\d{4} |\*+$|\[.*Gloo", line)]
 
 
-@pytest.mark.parametrize("mistake", [("--dataset", "smal"), ("--batch-size", 1)])
+@pytest.mark.parametrize("mistake", [("--dataset", "smal"), pytest.param(("--batch-size", 1), marks=pytest.mark.slow)])
 def test_a_mistake_is_told_once(mistake):
     out, err = (process := start("experiments/cnn/ilm_vp", *FAST, *mistake)).communicate(timeout=120)
     assert process.returncode != 0 and out == ""
@@ -112,6 +114,7 @@ def test_a_mistake_is_told_once(mistake):
     assert not list(cfg.results_path.glob("*/*/*/*"))
 
 
+@pytest.mark.slow
 def test_what_the_first_process_alone_finds_is_told_once():
     """Its folder is taken: the others, who wait for it, do not speak."""
     run = cfg.results_path / "cnn/ilm_vp/tiny_small_seed7_epoch3_batch-size7"
@@ -140,6 +143,7 @@ def test_gradients_add_up_through_synchronised_normalisation(tmp_path):
             torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-12, msg=lambda text, n=images: f"{n} images: {text}")
 
 
+@pytest.mark.slow
 def test_batch_normalisation_of_several_processes_needs_a_gpu():
     _, err = start("experiments/cnn/full_finetune", *FAST).communicate(timeout=120)
     assert said(err)[1:] == [
@@ -149,6 +153,7 @@ def test_batch_normalisation_of_several_processes_needs_a_gpu():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for torchrun's children")
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_ends_the_run_and_one_alone_goes_on(victim, run_script):
     words = (*FAST, "--epoch", 40)
@@ -170,6 +175,7 @@ def test_a_process_that_dies_ends_the_run_and_one_alone_goes_on(victim, run_scri
         assert_close(a, b, f"continued after epoch {done}")
 
 
+@pytest.mark.slow
 def test_an_epoch_is_not_lost_between_numbers_of_processes(run_script):
     """One process stops half way, two go on: the counts of predictions that make the next map are those of all."""
     words = (*FAST, "--mapping-source", "train", "--epoch", 4)

@@ -50,7 +50,7 @@ def checkpoint(path) -> dict:
 
 
 @pytest.mark.parametrize("script", METHODS)
-def test_a_run_leaves_its_receipt(script, run_script, words, capsys):
+def test_a_run_leaves_its_receipt(script, run_script, words, capsys, figures):
     result = run_script(script, *words(script), "--epoch", 2)
     run = only_run(script)
     network = "tiny-clip-[0-9a-f]{6}" if "/clip/" in script else "tiny"

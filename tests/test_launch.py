@@ -38,6 +38,16 @@ def cluster(tmp_path, monkeypatch):
     return folder / "given"
 
 
+def test_local_commands_and_one_that_fails(launch, capsys):
+    commands = [["true"], [sys.executable, "-c", "raise SystemExit('it is tired')"]]
+    with pytest.raises(RunError, match=r"2 runs(.|\n)*1 failed") as caught:
+        launch(commands, "--executor", "local", "--limit", 2, "--hours", 0.1)
+    out = capsys.readouterr().out
+    assert sorted(line.split()[0] for line in out.splitlines()) == ["done", "failed"]
+    assert "it is tired" in Path(str(caught.value).splitlines()[2]).read_text()
+
+
+@pytest.mark.slow
 def test_local_runs_and_one_that_fails(launch, capsys):
     commands = [[*RUN, "--epoch", "1"], [*RUN, "--epoch", "0"], [*RUN, "--epoch", "1", "--seed", "8"]]
     with pytest.raises(RunError, match=r"3 runs(.|\n)*1 failed") as caught:

@@ -42,7 +42,7 @@ def random_statistics(network: nn.Module) -> nn.Module:
     [
         ("resnet18", 0),
         ("mobilenetv3_small_050", 0),
-        ("resnext50_32x4d", 0),
+        pytest.param("resnext50_32x4d", 0, marks=pytest.mark.slow),
         ("vit_tiny_patch16_224", 0),
         ("levit_128s", 0),
     ],

@@ -61,10 +61,13 @@ def shared(monkeypatch) -> list[int]:
 
 
 # At its default rate a batch of 6 throws efficientnet_lite0's loss about, from 1.3 to 4.7 in the first step: rounding
-# grows a thousandfold in two steps then, in --plain on another number of threads too. A lower rate keeps it in bounds.
+# grows a thousandfold in two steps then. A lower rate keeps float64's rounding, 1e-16, far below 1e-9 for 20 steps.
 @pytest.mark.parametrize(
     "words",
-    ["--network tiny --batch-size 8 --epoch 7", "--network efficientnet_lite0 --batch-size 6 --epoch 5 --lr 0.0001"],
+    [
+        "--network tiny --batch-size 8 --epoch 7",
+        pytest.param("--network efficientnet_lite0 --batch-size 6 --epoch 5 --lr 0.0001", marks=pytest.mark.slow),
+    ],
 )
 def test_a_whole_run_is_the_same(words, small, run_script, losses, maps, shared, float64):
     results = {}

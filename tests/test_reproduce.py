@@ -137,7 +137,7 @@ def test_the_commands_are_accepted_by_the_scripts_they_name(script, shell):
             assert reached.checkpoint.parent in trained  # evaluations come after the trainings they need
             assert reached.corruptions == cfg.data_path / "CIFAR-10-C"
         else:
-            trained.add(reached.path)
+            trained.add(reached.folder.path)
 
 
 def test_the_table_of_imagenet_networks_is_the_papers(shell):

@@ -20,9 +20,7 @@ pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small")]
 EPOCHS = 4  # of 3 steps each: 24 images in batches of 8
 COSINE_EPOCH = [0.5 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4)]
 COSINE_STEP = [0.5 * (1 + math.cos(math.pi * step / 12)) for step in range(12)]
-WARM = [(step + 1) / 5 for step in range(5)] + [
-    0.5 * (1 + math.cos(math.pi * step / 7)) for step in range(7)
-]
+WARM = [(step + 1) / 5 for step in range(5)] + [0.5 * (1 + math.cos(math.pi * step / 7)) for step in range(7)]
 
 
 def listed(size, crop=None, *, random=False, shorter=False, bicubic=False) -> list[v2.Transform]:
@@ -225,8 +223,8 @@ def test_evps_flags(flags, expected, words, monkeypatch):
     random = expected.get("random", True)
     assert same_transforms(seen["train"], listed(size, shorter=True, bicubic=True, random=random))
     assert seen["model"].prompt.mask[0].sum() == expected["mask"]
-    norm = float(seen["optimizer"].norm(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)))
-    assert norm == pytest.approx(expected.get("norm", 14**0.5))
+    norm = seen["optimizer"].norm(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
+    assert float(norm) == pytest.approx(expected.get("norm", 14**0.5))
 
 
 @pytest.mark.parametrize("script", ["experiments/clip/vp", "experiments/clip/evp"])

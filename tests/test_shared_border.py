@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data.abide import lower_triangle
 from errors import UserError
 from models.fold import fold_batch_norm
-from models.networks import Network, NetworkRow
+from models.networks import Execution, Network, NetworkRow
 from models.shared_border import SharedBorder, share_border
 from models.visual_prompt import ExpansiveVisualPrompt, PaddedVisualPrompt, frame
 
@@ -304,14 +304,21 @@ def test_channels_last_stays():
 # Whole networks ------------------------------------------------------------------------------------------------------
 
 
-def build(name: str, folded: bool) -> nn.Module:
+def build(name: str, folded: bool, **how) -> nn.Module:
     torch.manual_seed(0)
-    body = random_statistics(timm.create_model(name, pretrained=False))
+    body = random_statistics(timm.create_model(name, pretrained=False, **how))
     return fold_batch_norm(body) if folded else body
 
 
 @pytest.mark.parametrize("folded", [True, False])
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "tf_efficientnet_lite0",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "resnext50_32x4d")),
+    ],
+)
 def test_networks_equal_the_dense_ones(name, folded):
     """In float64, where rounding moves no activation to the other side of a kink."""
     share = compare(build(name, folded), make_prompt(12, 96), 3, rtol=1e-11, gradient_rtol=1e-10)
@@ -341,11 +348,20 @@ def test_networks_do_less_work(name, image_size, most):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_loaded_network_in_each_precision(precision):
-    """Folded, channels last, normalising by itself. Rounding may differ, and may move activations across a kink."""
+    """Folded, channels last, normalising by itself. A smooth activation: rounding moves none across a kink.
+
+    float32 rounds by u = 2^-24. A sum of n terms, one added after the other, is off by u * sqrt(n / 2), at n = 4608 by
+    3e-6; 20 layers of independent errors by sqrt(20) of that, two ways of computing by another sqrt(2): 2e-5.
+    bfloat16 rounds some 40 results by 2^-9 each, so that two ways are sqrt(2 * 40) * 2^-9 = 0.017 apart.
+    The gradient has twice the roundings, and the max pooling: where two of a window's values are nearer than the error,
+    the gradient may go to the other one. That is less than one of 131,072 windows in float32 (each weighs 0.004 of the
+    norm) and 0.8 % of them in bfloat16: sqrt(0.008) = 0.09.
+    """
     row = NetworkRow(nn.Identity, input_size=64)
-    network = Network(build("resnet18", True), row, frozen=True, precision=precision)
+    body = build("resnet18", True, act_layer=nn.SiLU)
+    network = Network(body, row, Execution(torch.device("cpu"), precision), frozen=True, setup={})
     network.to(memory_format=torch.channels_last)
-    rtol, gradient_rtol = {"float32": (1e-6, 1e-3), "bfloat16": (2e-2, 5e-2)}[precision]
+    rtol, gradient_rtol = {"float32": (2e-5, 1e-2), "bfloat16": (2e-2, 0.1)}[precision]
     prompt = make_prompt(9, 64)
     share = compare(network, prompt, 8, dtype=torch.float32, rtol=rtol, gradient_rtol=gradient_rtol)
     assert share < 0.9

@@ -6,29 +6,42 @@ from pathlib import Path
 
 import pytest
 import survive
+import torch
 
 from errors import RunError, UserError
 from tools.common.log import Log
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks the kernel")
+FEW = (0, 2**16, 2**21)  # bytes left on the disk
 
 
 @pytest.fixture(autouse=True)
 def own_names(monkeypatch):
-    """`survive` sets names of its own; they are taken back."""
+    """`survive` sets names of its own, and the threads; they are taken back."""
+    threads = torch.get_num_threads()
     monkeypatch.setattr(survive.cfg, "data_path", survive.cfg.data_path)
     monkeypatch.setattr(survive.catalog, "DATASETS", survive.catalog.DATASETS)
+    yield
+    torch.set_num_threads(threads)
 
 
-def test_killed_twenty_times(tmp_path):
+def test_killed_once_in_each_phase(tmp_path):
+    assert sum(survive.kill(tmp_path, times=len(survive.PHASES), seed=0, epochs=20).values()) == len(survive.PHASES)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(tmp_path, figures):
     killed = survive.kill(tmp_path, times=20, seed=0)
     assert sum(killed.values()) == 20
     assert set(killed) >= set(survive.PHASES)
 
 
-def test_a_full_disk(tmp_path):
+@pytest.mark.parametrize("sizes", [FEW, pytest.param(survive.FREE, marks=pytest.mark.slow)], ids=["a few", "all"])
+def test_a_full_disk(tmp_path, sizes, request):
+    if sizes == survive.FREE:
+        request.getfixturevalue("figures")
     try:
-        said = survive.space(tmp_path)
+        said = survive.space(tmp_path, sizes=sizes)
     except PermissionError as error:
         pytest.skip(f"no small disk can be mounted: {error}")
     assert len([words for words in said.values() if words == "enough"]) >= 1
@@ -62,7 +75,8 @@ def test_a_read_only_results_folder(small, run_script, tmp_path, monkeypatch):
         pytest.skip(f"no small disk can be mounted: {error}")
 
 
-def test_two_hundred_epochs(tmp_path):
+@pytest.mark.slow
+def test_two_hundred_epochs(tmp_path, figures):
     after = survive.long(tmp_path, epochs=200)
     (memory_early, files_early), (memory_late, files_late) = after[5], after[200]
     assert memory_late <= 1.05 * memory_early

@@ -76,9 +76,15 @@ def test_a_loss_that_is_not_finite_stops_training(value):
 
 
 def test_observers_see_every_label_once():
-    model, batches, seen = nn.Linear(5, 3), make_batches(), []
-    evaluate(model, batches, observe=seen.append)
-    assert torch.equal(torch.cat(seen), batches.labels)
+    class Model(nn.Linear):
+        def forward(self, x, with_source=False):
+            return (super().forward(x), 2 * x) if with_source else super().forward(x)
+
+    model, batches, seen = Model(5, 3), make_batches(), []
+    evaluate(model, batches, observe=lambda source, labels: seen.append((source, labels)))
+    source, labels = map(torch.cat, zip(*seen, strict=True))
+    assert torch.equal(labels, batches.labels)
+    assert torch.equal(source, 2 * torch.cat([images for images, _ in batches]))
 
 
 @pytest.mark.parametrize(("epochs", "drops"), [(200, (100, 144)), (10, (5, 7)), (3, (1, 2)), (2, (1, 1)), (1, (1, 1))])

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
 from tools.common.files import unwritable
 
@@ -25,6 +24,8 @@ class Board:
     """
 
     def __init__(self, folder: Path, done: int):
+        from torch.utils.tensorboard import SummaryWriter  # late: slow to import
+
         self.folder = folder
         threading.excepthook = _in_a_thread
         self._writer = SummaryWriter(str(folder), purge_step=done + 1)

@@ -1,6 +1,5 @@
 """How a command ends when its user made a mistake or pressed Ctrl-C: with a message and an exit code, no traceback."""
 
-import functools
 import os
 import signal
 import sys
@@ -14,8 +13,6 @@ from tools.common import processes
 def run_command(main: Callable[[], object]) -> None:
     """Calls a script's `main`; exits with the error's code (2 a mistake, 1 a failed run, 130 Ctrl-C or SIGTERM)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what schedulers send before they kill
-    if not processes.is_first():
-        _be_quiet()
     try:
         processes.connect()
         main()
@@ -36,14 +33,6 @@ def run_command(main: Callable[[], object]) -> None:
             raise
         traceback.print_exc()
         _exit(1)
-
-
-def _be_quiet() -> None:
-    """Of several processes one tells how far they are."""
-    import tqdm
-
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    tqdm.tqdm.__init__ = functools.partialmethod(tqdm.tqdm.__init__, disable=True)
 
 
 def _exit(code: int) -> None:

@@ -2,15 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from tools.common.files import write_whole
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _LONGEST = 30  # characters of a class name or text prompt that still fit beside a heat map
+
+
+def _figure(**how) -> "Figure":
+    """A figure without a screen. matplotlib is imported when the first one is drawn."""
+    from matplotlib.figure import Figure
+
+    return Figure(layout="constrained", **how)
 
 
 def short(name: str) -> str:
@@ -19,7 +28,7 @@ def short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: half - 1]}…{name[-half:]}"
 
 
-def save(figure: Figure, file: Path) -> Path:
+def save(figure: "Figure", file: Path) -> Path:
     """Writes a PNG and returns where it is."""
     write_whole(file, lambda temporary: figure.savefig(temporary, dpi=110))
     return file
@@ -27,7 +36,7 @@ def save(figure: Figure, file: Path) -> Path:
 
 def mapping_figure(
     counts: Tensor, sources: Tensor, source_names: Sequence[str], target_names: Sequence[str], most: int = 10
-) -> Figure:
+) -> "Figure":
     """For the first `most` targets: the source labels that stand for them, and how the images' predictions fall.
 
     Cell (i, j) is the fraction of the images of target j that the network takes for a source label of target i. The
@@ -44,7 +53,7 @@ def mapping_figure(
     totals = counts[:, :shown].sum(0).clamp(min=1)
     fractions = torch.cat([rows, (totals - rows.sum(0)).clamp(min=0)[None]]) / totals
     labels = [short(", ".join(source_names[s] for s in own if s >= 0)) for own in sources.tolist()] + ["(any other)"]
-    figure = Figure(figsize=(3.9 + 0.62 * shown, 2.2 + 0.5 * shown), layout="constrained")
+    figure = _figure(figsize=(3.9 + 0.62 * shown, 2.2 + 0.5 * shown))
     axes = figure.subplots()
     image = axes.imshow(fractions.numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")
     targets = [short(name) for name in target_names[:shown]]
@@ -64,9 +73,9 @@ def mapping_figure(
     return figure
 
 
-def prompt_figure(images: Tensor, title: str) -> Figure:
+def prompt_figure(images: Tensor, title: str) -> "Figure":
     """Images (N,3,H,W) in [0,1], values outside clipped, in a row: what the network sees of prompted examples."""
-    figure = Figure(figsize=(2.6 * len(images), 3), layout="constrained")
+    figure = _figure(figsize=(2.6 * len(images), 3))
     for axes, image in zip(figure.subplots(1, len(images), squeeze=False)[0], images, strict=True):
         axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
         axes.axis("off")
@@ -74,9 +83,11 @@ def prompt_figure(images: Tensor, title: str) -> Figure:
     return figure
 
 
-def curves_figure(records: Sequence[dict]) -> Figure:
+def curves_figure(records: Sequence[dict]) -> "Figure":
     """Accuracy and loss by epoch, a line a split, from the lines of log.jsonl."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(figsize=(9, 3.6))
     epochs = [record["epoch"] for record in records]
     for axes, metric, label in zip(
         figure.subplots(1, 2), ("acc", "loss"), ("accuracy", "cross-entropy loss"), strict=True
@@ -95,7 +106,7 @@ def curves_figure(records: Sequence[dict]) -> Figure:
 
 def prompted_figures(
     model, counter, examples: Tensor, source_names: Sequence[str], target_names: Sequence[str]
-) -> dict[str, Callable[[], Figure]]:
+) -> dict[str, Callable[[], "Figure"]]:
     """A prompted model's figures by name: `mapping`, and `prompt` where the prompt learns.
 
     Args:
@@ -104,11 +115,11 @@ def prompted_figures(
         examples: images (N,3,h,w) in [0,1], on the model's device.
     """
 
-    def mapping() -> Figure:
+    def mapping() -> "Figure":
         return mapping_figure(counter.take(), model.mapping.sources.cpu(), source_names, target_names)
 
     @torch.no_grad()
-    def prompt() -> Figure:
+    def prompt() -> "Figure":
         return prompt_figure(model.prompt(examples).cpu(), "the learned prompt around test images")
 
     return {"mapping": mapping, **({"prompt": prompt} if list(model.prompt.parameters()) else {})}

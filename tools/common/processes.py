@@ -5,9 +5,13 @@ before there is a process group. Within a run `algorithms/distributed.py` asks t
 """
 
 import os
+import sys
 import time
 from datetime import timedelta
+from functools import partialmethod
 from typing import Any
+
+from tqdm import tqdm
 
 from errors import RunError
 
@@ -30,12 +34,18 @@ def part_of_batch() -> slice:
 
 
 def connect() -> None:
-    """Finds the others' store, so that `may_speak` works; before anything can go wrong."""
+    """Finds the others' store, so that `may_speak` works; before anything can go wrong.
+
+    From now on only the first of several processes tells how far they are.
+    """
     global _store
     if launched():
-        from torch.distributed import rendezvous  # late: this file is imported before torch
+        from torch.distributed import rendezvous  # late: commands of one process need no torch for this
 
         _store, _, _ = next(rendezvous("env://"))
+    if not is_first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
 
 
 def may_speak() -> bool:

@@ -1,0 +1,88 @@
+"""A picture of what a saved prompt does: image, prompt, what the network sees, what it predicts and what that means.
+
+    python tools/picture.py --checkpoint results/cnn/ilm_vp/RUN/best.pth --output picture.png
+
+The images stand at equal distances in the test split; none is chosen for its prediction.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from data.catalog import find_dataset
+from data.loaders import build_loader
+from data.transforms import restore_transforms
+from errors import UserError
+from models.networks import Execution
+from models.prompted import Prompted
+from models.restore import default_transforms, restore
+from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
+from tools.common.checkpoint import open_checkpoint
+from tools.common.command import run_command
+from tools.common.files import write_whole
+from tools.common.flag_types import positive_int
+from tools.common.plots import short
+
+
+def main(argv: list[str] | None = None) -> Path:
+    parser = Parser(__file__, __doc__)
+    add_checkpoint_flags(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="PNG, PDF or SVG")
+    parser.add_argument("--images", type=positive_int, default=3, help="rows of the picture; default 3")
+    args = parser.parse_args(argv)
+    if args.output.suffix.lower() not in (".png", ".pdf", ".svg"):
+        found = f"--output {args.output}: the ending says which kind of file is written."
+        raise UserError(found, f"It is '{args.output.suffix}'.", "Type for example: --output picture.png")
+    checkpoint, setup = open_checkpoint(args)
+    dataset = find_dataset(setup["dataset"]).read()
+    setup = {"image_size": dataset.image_size, "class_names": dataset.class_names, **setup}
+    transforms = restore_transforms(setup) or default_transforms(setup)
+    model = restore(checkpoint, setup, Execution(args.device, resolve_precision(args.precision, args.device)))
+    if not isinstance(model, Prompted):
+        raise UserError(f"{args.checkpoint}: a prompt is needed.", "This method learns none.", "Give another file.")
+    positions = torch.linspace(0, len(dataset.test) - 1, args.images).long().numpy()
+    how = {"batch_size": args.images, "device": args.device, "workers": 0, "cache_folder": None}
+    loader = build_loader(dataset.test.take(positions), transforms, "test", **how)
+    images, labels = next(iter(loader))
+    names = [dataset.class_names[label] for label in labels.tolist()]
+    figure = draw(model, images, names, list(setup["class_names"]))
+    write_whole(args.output, lambda file: figure.savefig(file, dpi=110))
+    print(args.output)
+    return args.output
+
+
+@torch.no_grad()
+def draw(model: Prompted, images: Tensor, names: list[str], class_names: list[str]) -> Figure:
+    """A row an image: the image (3,h,w), h(0), h(x), and in words the top source class and the predicted target."""
+    seen, prompt = model.prompt(images).cpu(), model.prompt(torch.zeros_like(images[:1])).cpu()[0]
+    logits, source = (each.cpu() for each in model(images, with_source=True))
+    top, predicted = source.argmax(1).tolist(), logits.argmax(1).tolist()
+    mapped = model.mapping.named(model.network.class_names, class_names)
+    figure = Figure(figsize=(9.4, 2.5 * len(images)), layout="constrained")
+    grid = figure.subplots(len(images), 4, squeeze=False, width_ratios=(1, 1, 1, 1.5))
+    titles = ("image", "prompt, around nothing", "what the network sees", "what it predicts")
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=10)
+    for i, row in enumerate(grid):
+        for axes, picture in zip(row, (images[i].cpu(), prompt, seen[i]), strict=False):
+            axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).numpy())
+        for axes in row:
+            axes.set_axis_off()
+        target = class_names[predicted[i]]
+        lines = (
+            f"an image of: {short(names[i])}",
+            f"top source class: {short(model.network.class_names[top[i]])}",
+            f"predicted target: {short(target)}",
+            f"(stands for it: {short(mapped[target])})",
+        )
+        row[3].text(0, 0.5, "\n\n".join(lines), va="center", fontsize=9, parse_math=False)
+    return figure
+
+
+if __name__ == "__main__":
+    run_command(main)
