@@ -32,11 +32,7 @@ PROGRAMS = ("python", "torchrun", "srun")
 
 
 def code_lines(text: str) -> list[str]:
-    """The lines of code blocks, between fences or indented by four spaces; lines that end in a backslash are joined.
-
-    A block of Python is no shell; README's is run by test_own_method.py.
-    """
-    text = re.sub(r"```python\n.*?```", "", text, flags=re.DOTALL)
+    """The lines of code blocks, between fences or indented by four spaces; lines that end in a backslash are joined."""
     lines, fenced = [], False
     for line in text.splitlines():
         if line.startswith("```"):
@@ -47,7 +43,11 @@ def code_lines(text: str) -> list[str]:
 
 
 def simple_commands(text: str) -> list[list[str]]:
-    """The words of every command in a document's code, also of those in a loop or a pipe, and of `code in a line`."""
+    """The words of every command in a document's code, also of those in a loop or a pipe, and of `code in a line`.
+
+    A block of Python is no shell; README's is run by test_own_method.py.
+    """
+    text = re.sub(r"```python\n.*?```", "", text, flags=re.DOTALL)
     in_text = re.findall(r"`((?:\w+=[^`]+ )?(?:python|torchrun|experiments/reproduce/\w+\.sh)\b[^`]*)`", text)
     lines = [*code_lines(text), *(span.replace("\n", " ") for span in in_text)]
     commands, variables = [], {}

@@ -32,7 +32,9 @@ def train(args, run):
     larger = v2.Resize([scaled(256, size)] * len(resize.size), resize.interpolation)
     diverse = [larger, v2.RandomCrop(size), v2.RandomHorizontalFlip()]
     data = load_data(dataset, run, train=diverse, eval=network.preprocess)
+
     model = synchronise_batch_norm(network, run.device)
+
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.1, fused=True)
     scheduler = cosine_schedule(optimizer, args.epoch * len(data.train))
     return run.fit(model, data, optimizer, scheduler, schedule_steps=True)

@@ -27,7 +27,9 @@ def train(args, run):
     dataset = read_dataset(args.dataset, run)
     network = load_image_encoder(args, run)
     data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess).encoded(network, progress)
+
     head = LinearHead(data.num_features, data.num_classes).to(run.device)
+
     optimizer = torch.optim.Adam(head.parameters(), lr=args.lr, fused=True)
     scheduler = step_schedule(optimizer, args.epoch)
     return run.fit(head, data, optimizer, scheduler, network=network)

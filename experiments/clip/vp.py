@@ -43,12 +43,14 @@ def train(args, run):
     template = args.template or dataset.text_template or TEMPLATE
     network = load_clip(args, run, [template], dataset.class_names)
     data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess)
+
     side = network.input_size
     prompt = METHODS[args.vp_method](side, scaled(args.prompt_size, side), network.std)
     torch.nn.init.normal_(prompt.program)
     mapping = SelectLabels(data.num_classes)
     mapping.set(torch.arange(data.num_classes))
     model = Prompted(prompt, network, mapping)
+
     optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9, fused=True)
     scheduler = cosine_schedule(optimizer, args.epoch * len(data.train), args.warmup)
     return run.fit(model, data, optimizer, scheduler, schedule_steps=True)

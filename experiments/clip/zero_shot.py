@@ -31,6 +31,7 @@ def train(args, run):
     templates = TEMPLATES if args.ensemble else [args.template or dataset.text_template or TEMPLATES[0]]
     network = load_clip(args, run, templates, dataset.class_names, ensemble=args.ensemble)
     data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess, parts=("test",))
+
     mapping = SelectLabels(data.num_classes)
     mapping.set(torch.arange(data.num_classes))
     model = Prompted(NoVisualPrompt(), network, mapping)

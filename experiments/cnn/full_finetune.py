@@ -31,7 +31,9 @@ def train(args, run):
     resize = v2.Resize((round(size * 256 / 224), round(size * 256 / 224)))
     diverse = [resize, v2.RandomCrop(size), v2.RandomHorizontalFlip()]
     data = load_data(dataset, run, train=diverse, eval=[resize, v2.CenterCrop(size)])
+
     model = synchronise_batch_norm(network, run.device)
+
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, weight_decay=5e-4, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epoch)
     return run.fit(model, data, optimizer, scheduler)

@@ -28,7 +28,9 @@ def train(args, run):
     network = load_network(args.network, run, num_classes=0)
     resize = [v2.Resize((network.input_size, network.input_size))]
     data = load_data(dataset, run, train=resize, eval=resize).encoded(network, progress)
+
     head = LinearHead(data.num_features, data.num_classes).to(run.device)
+
     optimizer = torch.optim.Adam(head.parameters(), lr=args.lr, fused=True)
     scheduler = step_schedule(optimizer, args.epoch)
     return run.fit(head, data, optimizer, scheduler, network=network)
