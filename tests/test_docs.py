@@ -24,6 +24,7 @@ SCRIPTS = [str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("experiments
 SCRIPTS.remove("experiments/reproduce/common.sh")  # a part of the others
 MOST_LINES = 170  # of README.md: one page
 FOREIGN = {"main_clip.py"}  # scripts of the original repositories, which docs/migrating.md names
+OWN = "experiments/cnn/top3_vp.py"  # the script that README lets its reader write; tests/test_own_method.py runs it
 PLACEHOLDER = re.compile(r"[A-Z]+(\.\.\.)?|my_\w+")  # what a reader puts in: FILE, NAME, my_photos
 PROGRAMS = ("python", "torchrun", "srun")
 
@@ -42,9 +43,14 @@ def code_lines(text: str) -> list[str]:
     return "\n".join(lines).replace("\\\n", " ").splitlines()
 
 
+def without_fenced(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+
+
 def simple_commands(text: str) -> list[list[str]]:
     """The words of every command in a document's code, also of those in a loop or a pipe, and of `code in a line`."""
-    in_text = re.findall(r"`((?:\w+=[^`]+ )?(?:python|torchrun|experiments/reproduce/\w+\.sh)\b[^`]*)`", text)
+    program = r"(?:\w+=[^`]+ )?(?:python|torchrun|experiments/reproduce/\w+\.sh)\b"
+    in_text = re.findall(rf"`({program}[^`]*)`", without_fenced(text))
     lines = [*code_lines(text), *(span.replace("\n", " ") for span in in_text)]
     commands, variables = [], {}
     for line in filter(is_shell, lines):
@@ -87,7 +93,14 @@ def split_settings(words: list[str]) -> tuple[list[str], list[str]]:
     return [word.partition("=")[0] for word in words[:first]], words[first:]
 
 
-COMMANDS = sorted({(name, shlex.join(words)) for name, text in DOCUMENTS.items() for words in simple_commands(text)})
+COMMANDS = sorted(
+    {
+        (name, shlex.join(words))
+        for name, text in DOCUMENTS.items()
+        for words in simple_commands(text)
+        if OWN not in words
+    }
+)
 PYTHON = [(name, line) for name, line in COMMANDS if re.search(r"\.py( |$)", line)]
 SHELL = [(name, line) for name, line in COMMANDS if split_settings(shlex.split(line))[1][0].endswith(".sh")]
 
@@ -204,7 +217,7 @@ def test_every_experiment_is_named_by_a_command(script):
 
 def anchors(text: str) -> set[str]:
     """What a link may have behind `#`: the headings, as GitHub writes them."""
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    headings = re.findall(r"^#+ (.+)$", without_fenced(text), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -226,8 +239,8 @@ def test_files_named_in_the_text_are_there(document):
         path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in ("results", "datasets")
     )
     names = {file.name for pattern in ("*.py", "*/*.py", "*/*/*.py", "*/*/*.sh") for file in ROOT.glob(pattern)}
-    for words in re.findall(r"`([^`\n]+)`", DOCUMENTS[document]):
-        for word in words.split():
+    for words in re.findall(r"`([^`\n]+)`", without_fenced(DOCUMENTS[document])):
+        for word in words.replace(OWN, "").split():
             if re.fullmatch(rf"({folders})/[\w./*-]*", word):
                 assert any(ROOT.glob(word.rstrip("/"))), f"{document}: there is no {word}"
             elif re.fullmatch(r"\w+\.(py|sh)", word):
