@@ -33,7 +33,11 @@ PROGRAMS = ("python", "torchrun", "srun")
 
 
 def code_lines(text: str) -> list[str]:
-    """The lines of code blocks, between fences or indented by four spaces; lines that end in a backslash are joined."""
+    """The lines of code blocks, between fences or indented by four spaces; lines that end in a backslash are joined.
+
+    A block of Python is no shell; README's is run by test_own_method.py.
+    """
+    text = re.sub(r"```python\n.*?```", "", text, flags=re.DOTALL)
     lines, fenced = [], False
     for line in text.splitlines():
         if line.startswith("```"):
