@@ -23,8 +23,10 @@ DOCUMENTS = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for f
 SCRIPTS = [str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("experiments/*/*.*")) if file.suffix != ".pyc"]
 SCRIPTS.remove("experiments/reproduce/common.sh")  # a part of the others
 MOST_LINES = 170  # of README.md: one page
-FOREIGN = {"main_clip.py"}  # scripts of the original repositories, which docs/migrating.md names
-OWN = "experiments/cnn/top3_vp.py"  # the script that README lets its reader write; tests/test_own_method.py runs it
+ELSEWHERE = {
+    "main_clip.py",
+    "top3_vp.py",
+}  # a script of the original VP repository; the one that README's reader writes
 PLACEHOLDER = re.compile(r"[A-Z]+(\.\.\.)?|my_\w+")  # what a reader puts in: FILE, NAME, my_photos
 PROGRAMS = ("python", "torchrun", "srun")
 
@@ -37,7 +39,7 @@ def code_lines(text: str) -> list[str]:
 
     A block of Python is no shell; README's is run by test_own_method.py.
     """
-    text = re.sub(r"```python\n.*?```", "", text, flags=re.DOTALL)
+    text = re.sub(r"^```python\n.*?^```$", "", text, flags=re.M | re.S)
     lines, fenced = [], False
     for line in text.splitlines():
         if line.startswith("```"):
@@ -97,14 +99,7 @@ def split_settings(words: list[str]) -> tuple[list[str], list[str]]:
     return [word.partition("=")[0] for word in words[:first]], words[first:]
 
 
-COMMANDS = sorted(
-    {
-        (name, shlex.join(words))
-        for name, text in DOCUMENTS.items()
-        for words in simple_commands(text)
-        if OWN not in words
-    }
-)
+COMMANDS = sorted({(name, shlex.join(words)) for name, text in DOCUMENTS.items() for words in simple_commands(text)})
 PYTHON = [(name, line) for name, line in COMMANDS if re.search(r"\.py( |$)", line)]
 SHELL = [(name, line) for name, line in COMMANDS if split_settings(shlex.split(line))[1][0].endswith(".sh")]
 
@@ -244,11 +239,11 @@ def test_files_named_in_the_text_are_there(document):
     )
     names = {file.name for pattern in ("*.py", "*/*.py", "*/*/*.py", "*/*/*.sh") for file in ROOT.glob(pattern)}
     for words in re.findall(r"`([^`\n]+)`", without_fenced(DOCUMENTS[document])):
-        for word in words.replace(OWN, "").split():
+        for word in words.split():
             if re.fullmatch(rf"({folders})/[\w./*-]*", word):
                 assert any(ROOT.glob(word.rstrip("/"))), f"{document}: there is no {word}"
             elif re.fullmatch(r"\w+\.(py|sh)", word):
-                assert word in names | FOREIGN, f"{document}: there is no {word} anywhere"
+                assert word in names | ELSEWHERE, f"{document}: there is no {word} anywhere"
 
 
 @pytest.mark.parametrize("row", [row for row in DATASETS if row.counts], ids=lambda row: row.name)
