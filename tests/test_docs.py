@@ -23,10 +23,7 @@ DOCUMENTS = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for f
 SCRIPTS = [str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("experiments/*/*.*")) if file.suffix != ".pyc"]
 SCRIPTS.remove("experiments/reproduce/common.sh")  # a part of the others
 MOST_LINES = 170  # of README.md: one page
-ELSEWHERE = {
-    "main_clip.py",
-    "top3_vp.py",
-}  # a script of the original VP repository; the one that README's reader writes
+ELSEWHERE = {"main_clip.py", "top3_vp.py"}  # of the original VP repository; what README's reader writes
 PLACEHOLDER = re.compile(r"[A-Z]+(\.\.\.)?|my_\w+")  # what a reader puts in: FILE, NAME, my_photos
 PROGRAMS = ("python", "torchrun", "srun")
 
