@@ -23,7 +23,7 @@ DOCUMENTS = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for f
 SCRIPTS = [str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("experiments/*/*.*")) if file.suffix != ".pyc"]
 SCRIPTS.remove("experiments/reproduce/common.sh")  # a part of the others
 MOST_LINES = 170  # of README.md: one page
-FOREIGN = {"main_clip.py"}  # scripts of the original repositories, which docs/migrating.md names
+ELSEWHERE = {"main_clip.py", "top3_vp.py"}  # of the original VP repository; what README's reader writes
 PLACEHOLDER = re.compile(r"[A-Z]+(\.\.\.)?|my_\w+")  # what a reader puts in: FILE, NAME, my_photos
 PROGRAMS = ("python", "torchrun", "srun")
 
@@ -32,7 +32,11 @@ PROGRAMS = ("python", "torchrun", "srun")
 
 
 def code_lines(text: str) -> list[str]:
-    """The lines of code blocks, between fences or indented by four spaces; lines that end in a backslash are joined."""
+    """The lines of code blocks, between fences or indented by four spaces; lines that end in a backslash are joined.
+
+    A block of Python is no shell; README's is run by test_own_method.py.
+    """
+    text = re.sub(r"^```python\n.*?^```$", "", text, flags=re.M | re.S)
     lines, fenced = [], False
     for line in text.splitlines():
         if line.startswith("```"):
@@ -42,13 +46,14 @@ def code_lines(text: str) -> list[str]:
     return "\n".join(lines).replace("\\\n", " ").splitlines()
 
 
-def simple_commands(text: str) -> list[list[str]]:
-    """The words of every command in a document's code, also of those in a loop or a pipe, and of `code in a line`.
+def without_fenced(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
 
-    A block of Python is no shell; README's is run by test_own_method.py.
-    """
-    text = re.sub(r"```python\n.*?```", "", text, flags=re.DOTALL)
-    in_text = re.findall(r"`((?:\w+=[^`]+ )?(?:python|torchrun|experiments/reproduce/\w+\.sh)\b[^`]*)`", text)
+
+def simple_commands(text: str) -> list[list[str]]:
+    """The words of every command in a document's code, also of those in a loop or a pipe, and of `code in a line`."""
+    program = r"(?:\w+=[^`]+ )?(?:python|torchrun|experiments/reproduce/\w+\.sh)\b"
+    in_text = re.findall(rf"`({program}[^`]*)`", without_fenced(text))
     lines = [*code_lines(text), *(span.replace("\n", " ") for span in in_text)]
     commands, variables = [], {}
     for line in filter(is_shell, lines):
@@ -208,7 +213,7 @@ def test_every_experiment_is_named_by_a_command(script):
 
 def anchors(text: str) -> set[str]:
     """What a link may have behind `#`: the headings, as GitHub writes them."""
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    headings = re.findall(r"^#+ (.+)$", without_fenced(text), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -230,12 +235,12 @@ def test_files_named_in_the_text_are_there(document):
         path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in ("results", "datasets")
     )
     names = {file.name for pattern in ("*.py", "*/*.py", "*/*/*.py", "*/*/*.sh") for file in ROOT.glob(pattern)}
-    for words in re.findall(r"`([^`\n]+)`", DOCUMENTS[document]):
+    for words in re.findall(r"`([^`\n]+)`", without_fenced(DOCUMENTS[document])):
         for word in words.split():
             if re.fullmatch(rf"({folders})/[\w./*-]*", word):
                 assert any(ROOT.glob(word.rstrip("/"))), f"{document}: there is no {word}"
             elif re.fullmatch(r"\w+\.(py|sh)", word):
-                assert word in names | FOREIGN, f"{document}: there is no {word} anywhere"
+                assert word in names | ELSEWHERE, f"{document}: there is no {word} anywhere"
 
 
 @pytest.mark.parametrize("row", [row for row in DATASETS if row.counts], ids=lambda row: row.name)

@@ -100,7 +100,7 @@ def experiment_parser(file: str, doc: str, *, lr: float | None, **defaults: Any)
         defaults: `epoch`, `seed` and `batch_size` where they differ from 200, 7 and the data set's own (None).
     """
     parser = Parser(file, doc)
-    parser.add_argument("--network", required=True, help="a row of the table of networks (README), or timm:NAME")
+    parser.add_argument("--network", required=True, help="a network of docs/results.md, or timm:NAME")
     _add_experiment_flags(parser, lr, **{"epoch": 200, "seed": 7, "batch_size": None} | defaults)
     return parser
 
@@ -162,7 +162,7 @@ def add_evp_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: int, batch_size: int | None) -> None:
-    name = "a row of the table of data sets (docs/data.md), or your folder's name"
+    name = "a data set of docs/data.md, or your folder's name"
     parser.add_argument("--dataset", required=True, help=name)
     drawn = "of everything that is drawn at random; default %(default)s"
     parser.add_argument("--seed", type=seed_number, default=seed, help=drawn)
