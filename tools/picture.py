@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> Path:
     add_checkpoint_flags(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="PNG, PDF or SVG")
     parser.add_argument("--images", type=positive_int, default=3, help="rows of the picture; default 3")
+    parser.add_argument("--dpi", type=positive_int, default=100, help="pixels an inch; 9 inches wide; default 100")
     args = parser.parse_args(argv)
     if args.output.suffix.lower() not in (".png", ".pdf", ".svg"):
         found = f"--output {args.output}: the ending says which kind of file is written."
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> Path:
     images, labels = next(iter(loader))
     names = [dataset.class_names[label] for label in labels.tolist()]
     figure = draw(model, images, names, list(setup["class_names"]))
-    write_whole(args.output, lambda file: figure.savefig(file, dpi=110))
+    write_whole(args.output, lambda file: figure.savefig(file, dpi=args.dpi))
     print(args.output)
     return args.output
 
@@ -63,9 +64,9 @@ def draw(model: Prompted, images: Tensor, names: list[str], class_names: list[st
     logits, source = (each.cpu() for each in model(images, with_source=True))
     top, predicted = source.argmax(1).tolist(), logits.argmax(1).tolist()
     mapped = model.mapping.named(model.network.class_names, class_names)
-    figure = Figure(figsize=(9.4, 2.5 * len(images)), layout="constrained")
+    figure = Figure(figsize=(9, 2 * len(images) + 0.2), layout="constrained")
     grid = figure.subplots(len(images), 4, squeeze=False, width_ratios=(1, 1, 1, 1.5))
-    titles = ("image", "prompt, around nothing", "what the network sees", "what it predicts")
+    titles = ("image", "prompt", "what the network sees", "what it predicts")
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=10)
     for i, row in enumerate(grid):
@@ -80,6 +81,7 @@ def draw(model: Prompted, images: Tensor, names: list[str], class_names: list[st
             f"predicted target: {short(target)}",
             f"(stands for it: {short(mapped[target])})",
         )
+        row[3].set_box_aspect(1 / 1.5)  # as high as the pictures
         row[3].text(0, 0.5, "\n\n".join(lines), va="center", fontsize=9, parse_math=False)
     return figure
 
