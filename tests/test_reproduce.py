@@ -330,7 +330,7 @@ def test_ctrl_c_stops_every_run_and_says_how_to_go_on(shell, number, stubborn, i
         os.killpg(process.pid, number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1].startswith("Stopped. To go on, type the same command again")
+    assert err.splitlines()[-1].startswith("Stopped. To continue, type the same command again")
     assert select([alive], [], [], 10)[0] and os.read(alive, 1) == b""  # its end: none is left
     os.close(alive)
     assert [shell.events().count([word]) for word in ("ready", "stopped")] == [2, 0 if stubborn else 2]

@@ -48,7 +48,7 @@ else
     mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | grep -x '[0-9][0-9]*')
 fi
 declare -A count=([done]=0 [skipped]=0 [failed]=0)
-pids=() commands=() logs=() failed=() # the first three have an entry for each slot with a run under way; each slot has a GPU
+pids=() commands=() logs=() failed=() # the first three have one entry for each slot in use; each slot has its GPU
 
 run() { # run SCRIPT FLAGS...: prints one command, or starts it once a slot is free
     local command=("$PYTHON" "$@") line log slot=0
