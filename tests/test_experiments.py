@@ -184,7 +184,7 @@ def test_mapping_interval(run_script):
 
 @pytest.mark.parametrize("script", ["experiments/cnn/ilm_vp", "experiments/clip/ilm_tp_vp"])
 def test_a_map_from_the_training_passes(script, words, monkeypatch, float64):
-    """With a prompt that stands still, training predicts what a pass of its own would; and that pass is not made."""
+    """If the prompt does not change, training predicts what an extra pass would predict; and there is no extra pass."""
     module, passes, maps = load_script(script), [], {}
     monkeypatch.setattr(
         "tools.common.run.count_predictions", lambda *args: passes.append(1) or count_predictions(*args)
