@@ -1,11 +1,11 @@
-"""What belongs to this machine. Edit a line, or set the environment variable that it names."""
+"""Settings of this machine. Edit a line, or set the environment variable in it."""
 
 import os
 from pathlib import Path
 
 _checkout = Path(__file__).resolve().parent
 
-# The data sets lie here, a folder each (docs/data.md), and their decoded images in `.cache/`.
+# The data sets lie here, one folder each (docs/data.md). Their decoded images lie in `.cache/`.
 data_path = Path(os.environ.get("VP_DATA_PATH") or _checkout / "datasets").expanduser().absolute()
 
 # Every run makes its folder here: checkpoint, log, figures, result.json (docs/results.md).
@@ -17,10 +17,10 @@ device = os.environ.get("VP_DEVICE") or "auto"
 # auto (float16 on CUDA, float32 elsewhere), float32, bfloat16, float16. The flag --precision overrides it.
 precision = os.environ.get("VP_PRECISION") or "auto"
 
-# A split's decoded images are kept on the GPU where they take at most this fraction of its free memory, in [0,1]. The
-# flag --gpu-cache-fraction overrides it.
+# A split's decoded images are kept on the GPU if they take at most this fraction of its free memory, in [0,1]. The flag
+# --gpu-cache-fraction overrides it.
 gpu_cache_fraction = os.environ.get("VP_GPU_CACHE_FRACTION") or "0.3"
 
-# Processes that decode images where no cache holds them: a number, or auto (up to 8, and none where the network runs on
-# the CPU, which needs the cores itself). The flag --workers overrides it.
+# How many processes decode images that no cache holds: a number, or auto. auto is up to 8, and 0 if the network runs on
+# the CPU, since it needs the cores. The flag --workers overrides it.
 workers = os.environ.get("VP_WORKERS") or "auto"

@@ -1,4 +1,4 @@
-"""The errors that a user can mend. Every package raises them; `tools/common/command.py` prints them."""
+"""The errors that a user can correct. Every package raises them; `tools/common/command.py` prints them."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """A mistake of the user's: what was asked, what was found, what to type next. Ends a command with exit code 2."""
+    """A user's mistake: what was asked, what was found, what to type next. It ends a command with exit code 2."""
 
     exit_code = 2
 
@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 def _shown(text: str) -> str:
-    """What a terminal can show: control characters, as damaged files hold them, are written as escapes."""
+    """The text with control characters, as damaged files hold them, written as escapes: a terminal can show it."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -24,7 +24,7 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class RunError(UserError):
-    """A run that had to stop although it was asked correctly (loss not finite, disk full). Exit code 1."""
+    """A run that had to stop although its command was correct (loss not finite, disk full). Exit code 1."""
 
     exit_code = 1
 
@@ -36,7 +36,7 @@ class Interrupted(UserError):
 
 
 def unknown_name(flag: str, name: str, valid: Iterable[str], hint: str = "") -> UserError:
-    """The error for a `name` that is not one of the `valid` ones: lists them, the nearest one first to be typed."""
+    """The error for a `name` that is not one of the `valid` ones. It lists these and suggests the nearest."""
     valid = list(valid)
     lower = {known.lower(): known for known in valid}
     nearest = get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
@@ -46,5 +46,5 @@ def unknown_name(flag: str, name: str, valid: Iterable[str], hint: str = "") -> 
 
 
 def prepare_command(dataset: str) -> str:
-    """The command that fetches a data set, as the errors of missing data end with it."""
+    """The command that downloads a data set. Errors about missing data end with it."""
     return f"python tools/prepare_data.py {dataset}"

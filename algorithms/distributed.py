@@ -19,23 +19,23 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Which of them this process is, counted from 0."""
+    """The number of this process among them, counted from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def all_sum(tensor: Tensor) -> Tensor:
     """The sum of all processes' tensors of one shape and dtype, the same on each; the argument is not changed.
 
-    Returns when all processes are here. So it is also a way to wait for them.
+    It returns when all processes have called it. So it also waits for them.
 
     Raises:
-        RunError: another process is gone.
+        RunError: another process has ended.
     """
     return tensor if world_size() == 1 else _sum_in_place(tensor.clone(memory_format=torch.contiguous_format))
 
 
 def agree(number: int) -> bool:
-    """Whether all processes have this number; waits for them."""
+    """Whether all processes call this with the same number; waits for them."""
     return int(all_sum(torch.tensor(number))) == world_size() * number
 
 
@@ -47,7 +47,7 @@ def _sum_in_place(total: Tensor) -> Tensor:
         raise RunError(
             f"{world_size()} processes carry out this run.",
             f"One of them is gone: {reason}.",
-            "Start them again: what its last checkpoint holds is kept.",
+            "Start them again. Their last checkpoint is kept.",
         ) from None
     return total
 
@@ -55,7 +55,7 @@ def _sum_in_place(total: Tensor) -> Tensor:
 def sum_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Makes each gradient the sum of all processes' gradients, in place.
 
-    A process without an image has no gradients before, and has them afterwards.
+    A process without images has no gradients of its own, and gets the sum too.
     """
     if world_size() == 1:
         return
@@ -70,10 +70,10 @@ def sum_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with batch normalisation that sees the batches of all processes, as one process would see them.
+    """The model, with batch normalisation over the parts of the batch in all processes, as in a run of one process.
 
     Raises:
-        UserError: torch has such layers for GPUs only.
+        UserError: the device is no GPU. torch has such layers for GPUs only.
     """
     normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     if world_size() == 1 or not normalised:
@@ -90,5 +90,5 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def is_synchronised(model: nn.Module) -> bool:
-    """Whether a forward pass in training is one of all processes together, those without an image included."""
+    """Whether all processes must make each forward pass in training together, also those without images."""
     return any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())

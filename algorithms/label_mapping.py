@@ -1,7 +1,7 @@
 """Label mappings: which source label stands for which target label (ILM-VP, CVPR 2023, Section 4).
 
 A mapping is a tensor (T,) int64: entry t is the source label of target t. All of them are functions of one matrix of
-counts (S,T): how many training images of target t the network takes for source s.
+counts (S,T): how many training images of target t the network predicts as source s.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from algorithms.distributed import all_sum, rank
 def count_predictions(
     source_logits: Callable[[Tensor], Tensor], loader: Iterable[tuple[Tensor, Tensor]], num_source: int, num_target: int
 ) -> Tensor:
-    """Counts arg-max source predictions of each target's images; no logits are kept.
+    """Counts the arg-max source predictions for each target's images. No logits are stored.
 
     Args:
         source_logits: images (B,3,h,w) -> (B,S).
@@ -27,7 +27,7 @@ def count_predictions(
     """
     counter = PredictionCounter(num_source, num_target)
     for images, labels in loader:
-        if len(labels):  # of a small batch, one of several processes may have no image
+        if len(labels):  # one of several processes may have no image of a small batch
             counter(source_logits(images), labels)
     return counter.take()
 
@@ -35,8 +35,8 @@ def count_predictions(
 class PredictionCounter:
     """The (S,T) count matrix, filled batch by batch.
 
-    The training loop calls it with the source logits of passes that are made anyway. What it has counted can be saved:
-    a run may stop between counting and mapping.
+    The training loop calls it with the source logits of passes that it makes anyway. The counts can be saved, since a
+    run may stop between counting and mapping.
     """
 
     def __init__(self, num_source: int, num_target: int):
@@ -51,25 +51,25 @@ class PredictionCounter:
         self._counts.index_put_((source_logits.argmax(1), labels), one, accumulate=True)
 
     def take(self) -> Tensor:
-        """The counts so far of all processes of this run, (S,T) int64 on the CPU; counting starts anew.
+        """The counts of all processes so far, (S,T) int64 on the CPU. Counting then starts again from zero.
 
-        All processes must ask.
+        All processes must call it.
         """
         counts, self._counts = self.total(), None
         return counts
 
     def total(self) -> Tensor:
-        """`take`, and counting goes on."""
+        """Like `take`, but the counts are kept."""
         return all_sum(torch.zeros(self._shape, dtype=torch.int64) if self._counts is None else self._counts.cpu())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The counts above zero, at most one an image: `pairs` (K,2) of source and target, `counts` (K,)."""
+        """The counts above zero, at most one for each image: `pairs` (K,2) of source and target, `counts` (K,)."""
         counts = self.total()
         pairs = counts.nonzero()
         return {"pairs": pairs, "counts": counts[pairs[:, 0], pairs[:, 1]]}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes up saved counts: in the first process alone, for they are those of all."""
+        """Loads saved counts, in the first process only: they are the counts of all processes."""
         pairs, counts = state["pairs"], state["counts"]
         self._counts = None
         if len(pairs) > 0 and rank() == 0:
@@ -77,11 +77,11 @@ class PredictionCounter:
 
 
 def frequency_label_mapping(counts: Tensor) -> Tensor:
-    """The one-to-one map that follows the counts greedily (FLM, Chen et al. 2023; made again every epoch it is ILM).
+    """The one-to-one map that follows the counts greedily (FLM, Chen et al. 2023; ILM makes it again every epoch).
 
-    The largest count of the matrix fixes its (source, target) pair, both are struck out, and so on until every target
-    has a source of its own. Ties go to the smallest source label, then to the smallest target label; targets without
-    a count left therefore take the smallest unused sources in order.
+    The largest count of the matrix fixes its (source, target) pair. Both labels are removed, and the next largest count
+    follows, until every target has a source of its own. Ties go to the smallest source label, then to the smallest
+    target label. So targets without a count left take the smallest unused sources, in order.
 
     Args:
         counts: (S,T) int64, S >= T.
@@ -128,15 +128,15 @@ def random_label_mapping(num_source: int, num_target: int, generator: torch.Gene
 
 
 def describe_mapping(counts: Tensor, sources: Tensor) -> dict[str, float]:
-    """What a mapping is worth that was made from counts of predictions, for an epoch's record.
+    """How well a mapping fits the counts that it was made from, for an epoch's record.
 
     Args:
         counts: (S,T) int64, what the mapping was made from.
         sources: (T,m) int64, the source labels of each target; -1: none.
 
     Returns:
-        `targets_without_predictions`: how many targets have source labels that none of their images was predicted as.
-        Their choice is arbitrary. When the network's predictions collapse to few source labels, this number grows.
+        `targets_without_predictions`: the number of targets none of whose images is predicted as one of their source
+        labels. These source labels are arbitrary. The number grows when predictions collapse to few source labels.
         `mapping_precision`: among the images that are predicted as a source label of the mapping, the fraction in [0,1]
         whose target has this source label. 0 where there is no such image.
     """

@@ -1,4 +1,4 @@
-"""EVP's update rule: steps of one length, whatever the gradient's (TMLR 2024, Section 3, "gradient normalization")."""
+"""EVP's update rule: the gradient is divided by its norm (TMLR 2024, Section 3, "gradient normalization")."""
 
 from collections.abc import Callable
 
@@ -17,11 +17,11 @@ class NormalizedGradient(torch.optim.Optimizer):
     """program <- program - lr * mask * g / (norm(g) + 1e-10), where g is the gradient of the mean loss.
 
     The norm is taken over the whole canvas, before the mask. So the pixels under the image count in it, although they
-    never move. A mask inside the prompt's forward pass would make the same step longer.
+    never change. A mask inside the prompt's forward pass would make the same step longer.
 
     Args:
         program: the prompt's parameter, (3,H,W).
-        mask: (3,H,W) of 0 and 1, where it may move.
+        mask: (3,H,W) of 0 and 1: 1 where the program may change.
         lr: the learning rate.
         norm: l2 (the paper's), l1, linf, or none, which does not divide.
     """

@@ -69,7 +69,7 @@ def train_one_epoch(
     Args:
         model: images (B,3,h,w) in [0,1] -> target logits (B,T).
         loader: batches of images and labels (B,) int64, on the model's device. Where several processes carry out this
-            run, its own part of each batch, which may be empty.
+            run, it gives this process's part of each batch, which may be empty.
         after_step: called after each step of the optimizer.
         observe: gets each batch's source logits and labels. The model then has to give source logits on request:
             `model(images, with_source=True)` is a pair of target and source logits.
@@ -78,7 +78,7 @@ def train_one_epoch(
         `loss` (mean over images) and `acc` (fraction in [0,1]) as they were while the model trained.
 
     Raises:
-        NonFiniteLoss: seen when the bar refreshes, at the latest after the last batch.
+        NonFiniteLoss: the loss is infinite or not a number, checked when the bar refreshes and after the last batch.
     """
     model.train()
     meter = _Meter()
@@ -94,7 +94,7 @@ def train_one_epoch(
                 scaler.scale(loss / in_batch).backward()
                 meter.add(loss, logits, labels)
             else:
-                scaler.scale(torch.zeros((), device=labels.device))  # it wants to see something before each step
+                scaler.scale(torch.zeros((), device=labels.device))  # it needs a loss before each step
             sum_gradients(optimizer)
             scaler.step(optimizer)
             scaler.update()
@@ -124,8 +124,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Mean cross-entropy `loss` and accuracy `acc` in [0,1] of the model in eval mode; arguments as in training.
 
-    What a model draws at random here (VP's random patch its positions) comes from a seed of its own: the same model has
-    the same accuracy whenever it is evaluated.
+    What a model draws at random here, such as the positions of VP's random patch, comes from a fixed seed. So the same
+    model always has the same accuracy.
     """
     model.eval()
     meter = _Meter()
@@ -139,8 +139,8 @@ def evaluate(
 
 
 def step_schedule(optimizer: torch.optim.Optimizer, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """ILM-VP's schedule: the learning rate times 0.1 after 50 % and again after 72 % of the epochs, whole epochs."""
-    milestones = [max(1, int(part * epochs)) for part in (0.5, 0.72)]  # one at 0 would slow the first epoch
+    """ILM-VP's schedule: the learning rate times 0.1 after 50 % and again after 72 % of the epochs, in whole epochs."""
+    milestones = [max(1, int(fraction * epochs)) for fraction in (0.5, 0.72)]  # one at 0 would slow the first epoch
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
 
 
@@ -190,7 +190,7 @@ def fit(
         observe_train, observe_test: see `train_one_epoch` and `evaluate`, for these two splits.
 
     Raises:
-        NonFiniteLoss: a loss became infinite or not a number; that epoch has no end.
+        NonFiniteLoss: a loss became infinite or not a number. `on_epoch_end` is not called for that epoch.
     """
     for epoch in range(start_epoch, epochs):
         label = f"epoch {epoch + 1}/{epochs}"

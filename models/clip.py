@@ -1,7 +1,7 @@
 """CLIP as a frozen classifier: images -> logits over a bank of text prompts (Radford et al., ICML 2021).
 
-A text prompt is a source label like any other: with 81 templates and T classes there are S = 81 x T of them, the text
-prompt of template i and class t at position i * T + t.
+A text prompt is a source label like any other. With 81 templates and T classes there are S = 81 x T of them. The text
+prompt of template i and class t has the index i * T + t.
 """
 
 import math
@@ -23,7 +23,7 @@ _MOST = math.log(100)  # CLIP's own bound of logit_scale
 
 
 def text_prompts(templates: Sequence[str], class_names: Sequence[str]) -> list[str]:
-    """Every template with every class name in place of its `{}`, template by template."""
+    """All templates, filled with all class names at `{}`; the texts of the first template come first."""
     return [template.replace("{}", name) for template in templates for name in class_names]
 
 
@@ -32,9 +32,9 @@ class Clip(Network):
 
     Args:
         body: the image encoder, normalised images -> (B,D).
-        row: where it comes from.
+        row: the description of this CLIP.
         bank: (S,D) float32, the text prompts' unit embeddings times exp(logit_scale).
-        names: of the S source labels: the text prompts, or the classes where several templates are averaged.
+        names: names of the S source labels: the text prompts, or the class names if several templates are averaged.
         run, setup: as in `Network`.
 
     Attributes:
@@ -58,14 +58,14 @@ def load_clip(
     """Loads a CLIP and encodes its text prompts, once and in float32.
 
     Args:
-        which: has `clip_model`, `pretrained` and `clip_config`, the flags of these names.
+        which: has the attributes `clip_model`, `pretrained` and `clip_config`: the values of these flags.
         run: where and how it computes.
-        templates, class_names: every template with every class is a text prompt and a source label (`text_prompts`).
-        ensemble: the embeddings of all templates are averaged. The classes are then the source labels.
+        templates, class_names: each template with each class is a text prompt and a source label (`text_prompts`).
+        ensemble: average a class's embeddings over the templates. The classes are then the source labels.
 
     Raises:
-        UserError: unknown names, weights or tokenizer that cannot be had, or two text prompts that are the same to the
-            tokenizer.
+        UserError: a name is unknown, the weights or the tokenizer cannot be loaded, or two text prompts have the same
+            tokens.
     """
     row = find_clip(which.clip_model, which.pretrained, which.clip_config)
     return build_classifier(row, run, text_prompts(templates, class_names), templates, class_names if ensemble else ())
@@ -74,7 +74,7 @@ def load_clip(
 def build_classifier(
     row: ClipRow, run: Execution, texts: Sequence[str], templates: Sequence[str], averaged: Sequence[str] = ()
 ) -> Clip:
-    """The classifier over `texts`; of the `averaged` classes each has one text for each of the templates."""
+    """The classifier over `texts`. If `averaged` names classes, it averages the texts of each over the templates."""
     model, tokenize = build_clip(row)
     bank = encode_texts(model.to(run.device), tokens_of(texts, tokenize))
     if averaged:
@@ -88,7 +88,7 @@ def tokens_of(texts: Sequence[str], tokenize: Callable[[list[str]], Tensor]) -> 
     """(len(texts), context length) int64.
 
     Raises:
-        UserError: different texts have the same tokens, as long ones do that are cut at the context length.
+        UserError: different texts have the same tokens. Long texts are cut at the context length.
     """
     tokens = tokenize(list(texts))
     _, which = tokens.unique(dim=0, return_inverse=True)
@@ -96,8 +96,8 @@ def tokens_of(texts: Sequence[str], tokenize: Callable[[list[str]], Tensor]) -> 
     for text, row in zip(texts, which.tolist(), strict=True):
         if first.setdefault(row, text) != text:
             raise UserError(
-                f"Every text prompt has to be another one to the tokenizer, which reads {tokens.shape[1]} tokens.",
-                f"These are the same to it: '{first[row]}' and '{text}'.",
+                f"Two text prompts must differ in the first {tokens.shape[1]} tokens, which CLIP reads.",
+                f"These have the same tokens: '{first[row]}' and '{text}'.",
                 "Choose a shorter --template, or rename these classes.",
             )
     return tokens

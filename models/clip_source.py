@@ -1,4 +1,4 @@
-"""Which CLIP: its names checked, what it expects of images, and its weights, from wherever they can be had."""
+"""Finds a CLIP: checks its names, tells what images it expects, and loads its weights from this machine or the net."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from errors import UserError, unknown_name
 from models.networks import checkpoint_folder
 
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-# OpenAI's weights are TorchScript archives; the addresses that they are published at hold their SHA-256.
+# OpenAI's weights are TorchScript archives. The URLs at which OpenAI publishes them contain their SHA-256.
 OPENAI_SHA256 = {
     Path(open_clip.get_pretrained_cfg(model, "openai")["url"]).parent.name
     for model, tag in open_clip.list_pretrained()
@@ -41,11 +41,11 @@ class ClipRow:
         pretrained: open_clip's tag of the weights, or a file.
         config: a JSON file with the architecture, for one that open_clip does not know.
         input_size: side of its input in pixels.
-        mean, std: of its normalisation.
-        squash: both sides are resized to `input_size`, else the shorter one, and the centre is cut out.
-        bicubic: bicubic in place of bilinear.
-        md5: of the weights, where they are a file; None for a tag.
-        class_names: none. Its text prompts are given when it is loaded.
+        mean, std: mean and standard deviation of its normalisation, by channel.
+        squash: True: both sides are resized to `input_size`. False: the shorter side is, and the centre is cropped.
+        bicubic: True: bicubic interpolation. False: bilinear.
+        md5: md5 of the weights' file; None for a tag.
+        class_names: always empty. The text prompts are given when the CLIP is loaded.
     """
 
     model: str
@@ -61,7 +61,7 @@ class ClipRow:
 
     @property
     def preprocess(self) -> list[v2.Transform]:
-        """Its own resize and crop. The normalisation is the network's."""
+        """CLIP's own resize and crop, without normalisation. `Network` normalises."""
         mode = v2.InterpolationMode.BICUBIC if self.bicubic else v2.InterpolationMode.BILINEAR
         if self.squash:
             return [v2.Resize((self.input_size, self.input_size), mode)]
@@ -69,7 +69,7 @@ class ClipRow:
 
     @property
     def names(self) -> dict[str, str | None]:
-        """What a checkpoint has to say so that the same CLIP can be found again."""
+        """What a checkpoint saves, to find the same CLIP again."""
         return {"model": self.model, "pretrained": self.pretrained, "config": self.config, "md5": self.md5}
 
 
@@ -77,12 +77,12 @@ def find_clip(model: str, pretrained: str, config: str | None = None) -> ClipRow
     """Checks the names and says what the model expects; loads no weights.
 
     Args:
-        model: --clip-model; of no concern where there is a `config`.
-        pretrained: --pretrained, a tag of open_clip's or a file.
-        config: --clip-config, a JSON file that holds `embed_dim`, `vision_cfg` and `text_cfg` as open_clip's do.
+        model: --clip-model. It is ignored if there is a `config`.
+        pretrained: --pretrained, a tag of open_clip or a file.
+        config: --clip-config, a JSON file with `embed_dim`, `vision_cfg` and `text_cfg` in open_clip's format.
 
     Raises:
-        UserError: unknown names, no such file, or weights that were trained with another activation than the model's.
+        UserError: a name or file does not exist, or the weights were trained with another activation than the model's.
     """
     if config is not None:
         model = _own_architecture(config)
@@ -94,14 +94,14 @@ def find_clip(model: str, pretrained: str, config: str | None = None) -> ClipRow
     if pretrained in tags:
         preprocessing = open_clip.get_pretrained_cfg(model, pretrained)
         _require_same_activation(model, pretrained, architecture, preprocessing)
-    elif os.path.isfile(pretrained):  # prepared like the weights that are published for this architecture, if any are
+    elif os.path.isfile(pretrained):  # preprocessed as for this architecture's published weights, if any
         preprocessing = open_clip.get_pretrained_cfg(model, tags[0]) if tags else {}
         md5 = calculate_md5(pretrained)
     else:
         raise _no_weights(model, pretrained, tags)
     size = architecture["vision_cfg"].get("image_size", 224)
     if type(size) is not int or size < 1:
-        asked = f"--clip-model {model}: square images, of a whole number of pixels, are needed."
+        asked = f"--clip-model {model}: a square input is needed, its side a whole number of pixels."
         raise UserError(asked, f"Its input is {size!r}.", "Choose another model.")
     return ClipRow(
         model,
@@ -135,13 +135,13 @@ def _own_architecture(config: str) -> str:
 
 
 def _require_same_activation(model: str, tag: str, architecture: dict, weights: dict) -> None:
-    """Where an architecture exists in both kinds; of one that does not, its configuration is right."""
+    """Refuses weights of another activation, if open_clip has the architecture with both activations."""
     trained, other = ("QuickGELU", "GELU") if weights.get("quick_gelu") else ("GELU", "QuickGELU")
     right = f"{model}-quickgelu" if trained == "QuickGELU" else model.removesuffix("-quickgelu")
     computes_trained = bool(architecture.get("quick_gelu")) == bool(weights.get("quick_gelu"))
     if not computes_trained and right != model and right in open_clip.list_models():
         raise UserError(
-            f"--clip-model {model} --pretrained {tag}: the activation has to be the one that the weights know.",
+            f"--clip-model {model} --pretrained {tag}: the model must compute the activation of the weights.",
             f"These weights were trained with {trained}, this model computes {other}: its results would be wrong.",
             f"Type --clip-model {right} --pretrained {tag}",
         )
@@ -157,7 +157,7 @@ def _no_weights(model: str, pretrained: str, tags: Sequence[str]) -> UserError:
 
 
 def build_clip(row: ClipRow) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
-    """open_clip's model with its weights, on the CPU in float32, and its tokenizer, which has proved that it works."""
+    """open_clip's model with its weights, on the CPU in float32, and its tokenizer, which was tried on one text."""
     file = _weights(row)
     try:
         if (state := _openai_state(file)) is None:
@@ -166,7 +166,7 @@ def build_clip(row: ClipRow) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
             model = open_clip.create_model(row.model)
             model.load_state_dict(state)
         if hasattr(model.visual, "output_tokens"):
-            model.visual.output_tokens = False  # CoCa's encoder would give every patch's embedding beside the image's
+            model.visual.output_tokens = False  # else CoCa's encoder also returns each patch's embedding
     except Exception as error:  # a foreign or damaged file raises nearly anything
         raise UserError(
             f"{file}: weights for {row.model} are needed.",
@@ -176,10 +176,10 @@ def build_clip(row: ClipRow) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
     try:
         tokenize = open_clip.get_tokenizer(row.model)
         tokenize(["a text"])
-    except Exception as error:  # some models take a tokenizer of the package transformers, or download one
+    except Exception as error:  # some tokenizers need the package transformers, or a download
         raise UserError(
-            f"--clip-model {row.model}: it has a tokenizer of its own.",
-            f"That cannot be had: {' '.join(str(error).split())[:300]}",
+            f"--clip-model {row.model}: its tokenizer is needed.",
+            f"It cannot be loaded: {' '.join(str(error).split())[:300]}",
             "Type: pip install transformers sentencepiece (and try again with a network connection).",
         ) from None
     return model.eval(), tokenize
@@ -215,7 +215,7 @@ def _sha256(file: Path) -> str:
 
 
 def _weights(row: ClipRow) -> Path:
-    """The file of the weights: the user's own, one put by hand, OpenAI's or the hub's cache, or a download."""
+    """The file of the weights: the user's own, a file in torch's folder, OpenAI's or the hub's cache, or a download."""
     if row.md5:
         return Path(row.pretrained)
     published = open_clip.get_pretrained_cfg(row.model, row.pretrained)
@@ -231,10 +231,10 @@ def _weights(row: ClipRow) -> Path:
         if isinstance(cached, str):
             return Path(cached)
     try:  # one request first: the hub's own client would retry a missing connection for a minute and a half
-        with suppress(HTTPError):  # an answer all the same; the file may have another name there
+        with suppress(HTTPError):  # any answer shows a connection; the file may have another name there
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
         return Path(open_clip.download_pretrained(published))
-    except Exception as error:  # the hub's client has its own kinds beside OSError
+    except Exception as error:  # the hub's client raises errors of its own, too
         raise UserError(
             f"--clip-model {row.model} --pretrained {row.pretrained}: its weights could not be downloaded ({error}).",
             f"Looked for {by_hand}.",

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-# Exactly these, by name, since timm takes a second to import: other convolutions remake their weight.
+# Only these classes fold: other convolutions compute their weight anew. Names, since timm takes a second to import.
 _CONVOLUTIONS = ("torch.nn.modules.conv.Conv2d", "timm.layers.conv2d_same.Conv2dSame")
 _TIMMS_NORMALISATION = "timm.layers.norm_act.BatchNormAct2d"
 _NORMALISATIONS = ("torch.nn.modules.batchnorm.BatchNorm2d", _TIMMS_NORMALISATION)
@@ -15,7 +15,7 @@ def _name(module: nn.Module) -> str:
 
 
 class _Tracer(torch.fx.Tracer):
-    """Keeps timm's variants of a convolution and of batch normalisation in one piece, as torch's own are."""
+    """Treats timm's convolutions and batch normalisations as single layers, like torch's own."""
 
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
         return _name(module) in (*_CONVOLUTIONS, *_NORMALISATIONS) or super().is_leaf_module(module, qualified_name)
@@ -24,8 +24,8 @@ class _Tracer(torch.fx.Tracer):
 def fold_batch_norm(network: nn.Module) -> nn.Module:
     """Folds every BatchNorm2d that directly follows a convolution of a network in eval mode; changes `network` itself.
 
-    The graph only says which layers follow each other (and that nobody else reads the convolution's output); the
-    network keeps its own forward. One that torch.fx cannot trace, or without batch normalisation, stays as it is.
+    The graph only tells which layers follow each other, and whether another layer reads the convolution's output. The
+    network keeps its own forward. A network stays as it is if torch.fx cannot trace it, or without batch normalisation.
     """
     modules = dict(network.named_modules())
     if not any(_name(module) in _NORMALISATIONS for module in modules.values()):

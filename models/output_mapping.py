@@ -2,7 +2,7 @@
 
 All of them have
     `set(...)`       sets the mapping; returns the fraction of targets, in [0,1], whose strongest source label changed;
-    `sources`        (T,m) int64, the source labels that a target's logit is made of, or the strongest; -1: not set;
+    `sources`        (T,m) int64, the source labels that make a target's logit, or the strongest of them; -1: not set;
     `named(...)`     the mapping in words;
     `changed`        what `set` returned last, None before.
 """
@@ -24,7 +24,7 @@ class SelectLabels(Part):
 
     Args:
         num_target: T.
-        num_sources: m, source labels a target.
+        num_sources: m, how many source labels a target has.
 
     State: `index` (T,) int64, or (T,m) for m > 1; -1 until `set`.
     """
@@ -95,9 +95,9 @@ class LinearLabels(Part):
     Args:
         num_source: S.
         num_target: T.
-        identity: start with weight[t,t] = 1 and all else zero, as CLIP's text prompts need it, whose first T source
-            labels are the classes under the first template; else with torch's start of a linear layer. The bias has
-            torch's start in both cases, as in AutoVP's code.
+        identity: True: the weight starts with weight[t,t] = 1 and zero elsewhere. This is for CLIP, whose first T
+            source labels are the classes in the first template. False: the weight starts as torch initialises a linear
+            layer. The bias starts so in both cases, as in AutoVP's code.
 
     State: `layer.weight` (T,S) and `layer.bias` (T,) float32.
     """
@@ -130,7 +130,7 @@ class LinearLabels(Part):
 
 
 def _set(mapping: Part, before: Tensor) -> float:
-    """Notes and returns how many of the targets have another strongest source than `before`, as a fraction."""
+    """Sets `changed` to the fraction of targets whose strongest source is not the one in `before`, and returns it."""
     different = int((mapping.sources[:, 0] != before[:, 0]).sum())
     mapping.changed = different / mapping.num_target
     return mapping.changed
@@ -138,7 +138,7 @@ def _set(mapping: Part, before: Tensor) -> float:
 
 def _strongest(weight: Tensor) -> Tensor:
     """(S,T) -> (T,1): the source label of the largest weight, the first of equals; -1 where no weight is above 0."""
-    largest, source = F.pad(weight, (0, 0, 1, 0)).max(0)  # a row of zeros first: it wins where nothing is above
+    largest, source = F.pad(weight, (0, 0, 1, 0)).max(0)  # the row of zeros wins where no weight is above 0
     return torch.where(largest > 0, source - 1, -1)[:, None]
 
 

@@ -14,13 +14,13 @@ _PLAIN = (type(None), bool, int, float, str)
 class Part(nn.Module):
     """A module that remembers the arguments of its constructor: numbers, texts, tensors, or lists of these.
 
-    Prompts and output mappings inherit from it. A class of one's own does too, and lies in a file of `models/`:
-    `tools/evaluate.py` and `tools/predict.py` then rebuild it from a checkpoint.
+    Prompts and output mappings inherit from it. If your own class does too, and stands in a file of `models/`,
+    `tools/evaluate.py` and `tools/predict.py` can rebuild it from a checkpoint.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any):
         part = super().__new__(cls)
-        given = inspect.signature(cls.__init__).bind_partial(part, *args, **kwargs).arguments  # a copy is given nothing
+        given = inspect.signature(cls.__init__).bind_partial(part, *args, **kwargs).arguments  # copying gives none
         object.__setattr__(part, "arguments", dict(list(given.items())[1:]))
         return part
 
@@ -43,7 +43,7 @@ def _plain(value: Any, cls: type, name: str) -> Any:
     if isinstance(value, _PLAIN):
         return value
     raise UserError(
-        f"{cls.__name__}: a checkpoint keeps the arguments that it was made with.",
+        f"{cls.__name__}: a checkpoint saves the arguments of its constructor.",
         f"{name} is a {type(value).__name__}.",
         "Give numbers, texts, tensors, or lists of these.",
     )
@@ -52,7 +52,7 @@ def _plain(value: Any, cls: type, name: str) -> Any:
 def rebuilt(description: Any) -> Part:
     """The part that `Part.described` describes; its learned values are loaded afterwards.
 
-    Only a class that a file of `models/` defines as a Part is looked up, whatever a checkpoint names.
+    Only subclasses of Part that a file of `models/` defines are admitted, whatever class a checkpoint names.
 
     Raises:
         ValueError: there is no such class.

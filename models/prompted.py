@@ -1,4 +1,4 @@
-"""A frozen classifier, reprogrammed."""
+"""The whole model: prompt, network and output mapping."""
 
 from typing import Any
 
@@ -41,13 +41,13 @@ class Prompted(nn.Module):
         return self.network(share_border(self.prompt, x) if self.shares_border else self.prompt(x))
 
     def forward(self, x: Tensor, with_source: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Target logits (B,T), `with_source` also the source logits (B,S) that they were made of."""
+        """Target logits (B,T); `with_source` also the source logits (B,S) that they were computed from."""
         source = self.source_logits(x)
         return (self.mapping(source), source) if with_source else self.mapping(source)
 
     @property
     def saved(self) -> dict[str, Any]:
-        """What a checkpoint holds, by its keys; `mapping_sequence` is the original ILM-VP repository's."""
+        """What a checkpoint holds, by key. `mapping_sequence` is the key of the original ILM-VP repository."""
         index = isinstance(self.mapping, SelectLabels)
         parts = {"visual_prompt_dict": self.prompt}
         parts |= {"mapping_sequence": self.mapping.index} if index else {"mapping_dict": self.mapping}
@@ -55,5 +55,5 @@ class Prompted(nn.Module):
 
     @property
     def setup(self) -> dict[str, Any]:
-        """What is needed beside `saved` to build the model again, in plain values."""
+        """What is needed besides `saved` to build the model again, in plain values."""
         return {"prompt": self.prompt.described(), "mapping": self.mapping.described(), **self.network.setup}

@@ -1,7 +1,7 @@
-"""From a checkpoint back to a model: of this repository, of its earlier versions, and of the original repositories.
+"""Rebuilds a model from a checkpoint: of this repository, of its earlier versions, or of the original repositories.
 
-A checkpoint's `setup` names the classes of prompt and output mapping and the arguments that they were made with. Only
-earlier checkpoints and the originals' do not; `_older_prompt` knows what they held.
+A checkpoint's `setup` names the classes of prompt and output mapping, and the arguments of their constructors. In
+checkpoints of earlier versions and of the originals these are missing; `_older_prompt` rebuilds their prompts.
 """
 
 from collections.abc import Callable
@@ -33,8 +33,9 @@ def restore(checkpoint: dict, setup: dict, run: Execution) -> nn.Module:
     Args:
         checkpoint: what was saved, by its keys: `visual_prompt_dict` with `mapping_sequence` or `mapping_dict`,
             `head_dict`, or `network_dict`.
-        setup: what it belongs to: `network` (the --network) or for CLIP `clip`; `class_names`; `prompt` and `mapping`
-            where it is a checkpoint of this version. For one of the originals `image_size`, the data set's.
+        setup: what the checkpoint belongs to: `network` (the --network) or for CLIP `clip`, and `class_names`. A
+            checkpoint of this version also has `prompt` and `mapping`. One of the originals needs `image_size`, the
+            data set's.
         run: where and how it computes.
 
     Returns:
@@ -63,7 +64,7 @@ def restore(checkpoint: dict, setup: dict, run: Execution) -> nn.Module:
 
 
 def default_transforms(setup: dict) -> list[v2.Transform]:
-    """What a checkpoint that names no transforms was evaluated with: CLIP's own preprocessing, or a plain resize."""
+    """The transforms for a checkpoint that names none: CLIP's own preprocessing, or a plain resize."""
     return clip_row(setup).preprocess if "clip" in setup else [v2.Resize((setup["image_size"], setup["image_size"]))]
 
 
@@ -100,7 +101,7 @@ def _mapping(checkpoint: dict, setup: dict) -> Part:
 
 
 def _mapped_clip(setup: dict, mapping: Part, run: Execution) -> tuple[Network, Part]:
-    """CLIP; where each target has one source label with a bank of these text prompts alone, the targets' in order."""
+    """CLIP and its mapping. Where each target has one source label, only these T text prompts are encoded, in order."""
     clip, row, names = setup["clip"], clip_row(setup), setup["class_names"]
     templates = clip.get("templates", TEMPLATES)
     texts = text_prompts(templates, names)
@@ -113,20 +114,20 @@ def _mapped_clip(setup: dict, mapping: Part, run: Execution) -> tuple[Network, P
 
 
 def clip_row(setup: dict) -> ClipRow:
-    """The CLIP of a checkpoint. Raises UserError where the weights at hand are others."""
+    """The CLIP of a checkpoint. Raises UserError if the weights' file is not the one that the checkpoint names."""
     clip = setup["clip"]
     row = find_clip(*(clip.get(name) for name in ("model", "pretrained", "config")))
     if row.md5 and clip.get("md5") and row.md5 != clip["md5"]:
         raise UserError(
             f"{row.pretrained}: the weights that the checkpoint was trained with are needed.",
-            f"These are others: their md5 is {row.md5}, not {clip['md5']}.",
-            "Put the file back, or say with --pretrained FILE where it lies now.",
+            f"The file holds others: its md5 is {row.md5}, not {clip['md5']}.",
+            "Put the file back, or give its new path: --pretrained FILE",
         )
     return row
 
 
 def _network(setup: dict, run: Execution, **loading: Any) -> Network:
-    """The network as it was loaded for training; `loading` is how, where the checkpoint does not say it."""
+    """The network, loaded as for training. `loading` has the arguments for a checkpoint that does not name them."""
     loading |= setup.get("loading", {})
     if "clip" in setup:
         return build_encoder(clip_row(setup), run, **loading)
@@ -145,7 +146,7 @@ def _probe(state: dict, setup: dict, run: Execution) -> nn.Module:
 
 
 def _older_prompt(state: dict, setup: dict, network: Network) -> Part:
-    """A prompt of an earlier version, whose setup has its class's name, or of the original repository, which has none.
+    """A prompt of an earlier version, whose setup names its class, or of the original repository, which names none.
 
     The original's expansive mask is (H,W); `state` gets it as (3,H,W).
     """

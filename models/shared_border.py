@@ -1,8 +1,8 @@
-"""One border for a whole batch: what lies out of the images' reach is computed once.
+"""One border for a whole batch: activations that no image reaches are computed once.
 
-Where a prompt surrounds the image, all prompted images of a batch are equal outside the image's window. So are a
-convolutional network's activations outside of what the window reaches. `SharedBorder` carries such activations from
-layer to layer as one border and a window per image, until the windows cover most of the map. The function and its
+Where a prompt surrounds the image, all prompted images of a batch are equal outside the image's window. A convolutional
+network's activations are then equal outside the region that the window reaches. `SharedBorder` carries such activations
+from layer to layer as one border and a window per image, until the windows cover most of the map. The function and its
 gradients stay the same. The network's code does not change.
 """
 
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from errors import UserError
 
-# Where a border and B windows are more than this fraction of the pixels of B maps, sharing costs more than it saves.
+# If a border and B windows have more than this fraction of the pixels of B maps, sharing costs more than it saves.
 _WORTH_SHARING = 0.8
 _Bounds = Sequence[range]  # a rectangle of the map: its rows, its columns
 
@@ -37,7 +37,7 @@ def share_border(prompt: nn.Module, x: Tensor) -> "SharedBorder":
 
 
 def _refuse(*_) -> None:
-    """For what does not respect `__torch_function__`, as an autograd.Function: gradients would get lost."""
+    """Refuses code that ignores `__torch_function__`, such as an autograd.Function: gradients would be lost."""
     raise UserError(
         "Sharing the prompt's border among the images of a batch:",
         "The network has a part that is no ordinary torch function (an autograd.Function, or C++ of its own).",
@@ -49,11 +49,11 @@ class SharedBorder(Tensor):
     """A tensor (B,C,H,W) whose images differ in a window only.
 
     Convolution, max-pooling, batch normalisation in eval mode and pointwise functions, also of two such tensors, act on
-    border and window and give another one. Everything else gets `dense()`; so does everything once sharing does not pay
-    (at a batch of 1 it never does). The window may grow, by values of the border: the tensor stays the same.
+    border and window and return a SharedBorder. All other functions get `dense()`. So do these once sharing does not
+    pay; at a batch of 1 it never does. The window may grow into the border. The tensor's values stay the same.
 
     Args:
-        border: (1,C,H,W), what all images share. Its values inside the window mean nothing and are never used.
+        border: (1,C,H,W), the same for all images. Its values inside the window mean nothing and are never used.
         window: (B,C,h,w) of the same dtype: rows `top` to `top + h`, columns `left` to `left + w` of each image.
             In-place functions change `border` and `window` themselves.
 
@@ -92,23 +92,23 @@ class SharedBorder(Tensor):
         return range(self.top, self.top + height), range(self.left, self.left + width)
 
     def dense(self) -> Tensor:
-        """The plain tensor (B,C,H,W): pasted once, the window from then on, so that in-place functions act on both."""
+        """The plain tensor (B,C,H,W). It becomes this tensor's window, so that in-place functions change both."""
         height, width = self.border.shape[2:]
         self.grow((range(height), range(width)))
         return self.window
 
     def grow(self, bounds: _Bounds) -> None:
-        """Widens the window until it holds `bounds` too."""
+        """Widens the window until it also covers `bounds`."""
         rows, columns = _union(self.bounds, bounds)
         if (rows, columns) == self.bounds:
             return
-        with torch.enable_grad():  # the tensor stays the same, its gradient too, even if this is asked under no_grad
+        with torch.enable_grad():  # growing keeps the tensor's values and its gradient, under no_grad too
             ground = self.border[:, :, rows.start : rows.stop, columns.start : columns.stop]
             self.window = _Paste.apply(ground, self.window, self.top - rows.start, self.left - columns.start)
         self.top, self.left = rows.start, columns.start
 
     def cut(self, bounds: _Bounds, fill: float) -> Tensor:
-        """(B,C,rows,columns): each image within `bounds`, and `fill` where these stick out of the map."""
+        """(B,C,rows,columns): each image within `bounds`, and `fill` where the bounds reach beyond the map."""
         size = self.border.shape[2:]
         inside = [range(max(axis.start, 0), min(axis.stop, end)) for axis, end in zip(bounds, size, strict=True)]
         self.grow(inside)
@@ -120,9 +120,10 @@ class SharedBorder(Tensor):
 
 
 class _Paste(torch.autograd.Function):
-    """ground (1,C,H,W), window (B,C,h,w) -> (B,C,H,W): each image's window on the ground that all share.
+    """ground (1,C,H,W), window (B,C,h,w) -> (B,C,H,W): each image's window on the ground, the same for all images.
 
-    Reads, writes and sums the ground around the window only; autograd's own would go over all of it several times.
+    It reads, writes and sums the ground around the window only. Plain tensor operations would pass over the whole
+    ground several times.
     """
 
     @staticmethod
@@ -148,7 +149,7 @@ class _Paste(torch.autograd.Function):
         return ground, grad[ctx.inside], None, None
 
 
-# How functions act on border and window: rules with the functions' own arguments. NotImplemented: go on densely. ------
+# How functions act on border and window: rules with the functions' own arguments. NotImplemented: use `dense()`. ------
 
 
 def _slide(x: Tensor, layer: Callable, kernel, stride, padding, dilation, fill: float = 0.0):
@@ -170,7 +171,7 @@ def _both(value) -> tuple[int, int]:
 
 
 def _reach(seen: range, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[range, range]:
-    """Along one axis: which of the layer's outputs the inputs `seen` reach, and all inputs that these outputs need."""
+    """Along one axis: the layer's outputs that the inputs `seen` reach, and all inputs that these outputs need."""
     span = dilation * (kernel - 1)
     first = max(0, -((span - seen.start - padding) // stride))
     last = min(outputs - 1, (seen.stop - 1 + padding) // stride)
@@ -182,14 +183,14 @@ def _union(first: _Bounds, second: _Bounds) -> _Bounds:
 
 
 def _shares(x: object) -> bool:
-    """Whether to go on with a border. Under no_grad, an autograd.Function may be at work: it must not hide one."""
+    """Whether to go on with a border. Not under no_grad with gradients: this may be inside an autograd.Function."""
     if not isinstance(x, SharedBorder) or (x.window.requires_grad and not torch.is_grad_enabled()):
         return False
     return _pays(x.border, len(x.window), x.bounds)
 
 
 def _pays(border: Tensor, batch: int, bounds: _Bounds) -> bool:
-    """Whether windows of these bounds on such a map have few enough pixels. Of an empty window no output depends."""
+    """Whether windows of these bounds are small enough to share the border. No output depends on an empty window."""
     fraction = prod(map(len, bounds)) / prod(border.shape[2:])
     return fraction > 0 and 1 + batch * fraction <= _WORTH_SHARING * batch
 
@@ -208,7 +209,7 @@ def _max_pool2d(input: Tensor, kernel_size, stride=None, padding=0, dilation=1, 
 
 
 def _pad(input: Tensor, pad, mode="constant", value=None):
-    """Constants around the map belong to the border. The window is a copy, or in-place functions would act on both."""
+    """Constants around the map belong to the border. The window is copied: in-place functions must not change both."""
     if not _shares(input) or mode != "constant" or len(pad) != 4 or min(pad) < 0:
         return NotImplemented
     border, window = F.pad(input.border, pad, mode, value), input.window.clone()
@@ -221,7 +222,7 @@ def _batch_norm(input: Tensor, mean, var, weight=None, bias=None, training=False
 
 
 def _pointwise(func: Callable, *args, **kwargs):
-    """A function of each pixel alone; the windows of several such tensors grow to their union."""
+    """A function of each pixel alone. The windows of several such tensors grow to their union."""
     shared = [arg for arg in args if isinstance(arg, SharedBorder)]
     fits = shared and all(_fits(arg, shared[0]) for arg in args if isinstance(arg, Tensor))
     if not fits or any(isinstance(value, Tensor) for value in kwargs.values()):
@@ -235,7 +236,7 @@ def _pointwise(func: Callable, *args, **kwargs):
     window = func(*(arg.window if isinstance(arg, SharedBorder) else arg for arg in args), **kwargs)
     if window is shared[0].window:  # changed in place, or nothing to do
         return shared[0]
-    if border is shared[0].border:  # nothing to do on this part alone: what follows in place must not reach `shared[0]`
+    if border is shared[0].border:  # the function returned its argument: later in-place functions must not change it
         border = border.clone()
     return SharedBorder(border, window, *(axis.start for axis in bounds))
 

@@ -1,8 +1,7 @@
 """Visual prompts: the pixels that learn. Each turns images (B,3,h,w) into a network's input (B,3,H,W).
 
-A prompt with `constant_border = True` promises that h(x) = pad(x) + c, where `padding` says how the images are padded,
-as `F.pad` takes it, and c is the same for all images. Its border may then be computed once a batch, which is
-`shared_border.py`.
+A prompt with `constant_border = True` promises that h(x) = pad(x) + c. Its `padding` is the argument of `F.pad`, and c
+is the same for all images. `shared_border.py` may then compute its border once a batch.
 """
 
 import torch
@@ -22,7 +21,7 @@ class ExpansiveVisualPrompt(Part):
     Args:
         image_size: side h = w of the images in pixels, at most `canvas_size`.
         canvas_size: side H = W of the network's input in pixels.
-        inner_mask: (h,w) of 0 and 1, where inside the image the prompt is added too; default nowhere.
+        inner_mask: (h,w) of 0 and 1: 1 where the prompt is added inside the image too; default nowhere.
 
     State: `program` (3,H,W) float32, zero at the start; `mask` (3,H,W), 1 on the border and `inner_mask` inside. Both
     names and shapes are those of the original repository's checkpoints.
@@ -43,15 +42,15 @@ class ExpansiveVisualPrompt(Part):
 
 
 class AdditiveVisualPrompt(Part):
-    """Learned pixels on top of the image: a frame (ILM-VP, CVPR 2023, its CLIP section), or another part of it.
+    """Learned pixels added to the image: in a frame (ILM-VP, CVPR 2023, its CLIP section), or in another region.
 
-    h(x) = x + unit * program * mask. Images in and out are in [0,1]; the program counts in `unit`s. With the standard
-    deviations of the network's normalisation it lives in the network's normalised space, as ILM-VP's and VP's (Bahng et
-    al. 2022) do for CLIP.
+    h(x) = x + unit * program * mask. Images in and out are in [0,1]; the program counts in `unit`s. If `unit` is the
+    standard deviation of the network's normalisation, the program lives in the network's normalised space, as in ILM-VP
+    and VP (Bahng et al. 2022) for CLIP.
 
     Args:
-        mask: (H,W) of 0 and 1, where the prompt is: `frame`, or `corner`.
-        unit: (3,), what 1 in the program adds to a pixel, by channel.
+        mask: (H,W) of 0 and 1: 1 where the prompt is. `frame` and `corner` make such masks.
+        unit: (3,), what a 1 in the program adds to a pixel, by channel.
 
     State: `program` (3,H,W) float32, zero at the start, and `mask` (3,H,W): the original repository's names and shapes.
     """
@@ -76,8 +75,8 @@ class NoVisualPrompt(Part):
 class RandomPatchVisualPrompt(Part):
     """A learned square at a random position (VP, Bahng et al. 2022, "random patch"), in training and in evaluation.
 
-    A position is drawn for every image, from torch's CPU generator. The original draws one for a whole batch, so that
-    its accuracy depends on the batches. Space and `unit` are those of `AdditiveVisualPrompt`.
+    A position is drawn for every image, from torch's CPU generator. The original draws one for a whole batch, so its
+    accuracy depends on the batches. Space and `unit` are those of `AdditiveVisualPrompt`.
 
     Args:
         patch_size: side of the square in pixels.
@@ -106,13 +105,13 @@ class PaddedVisualPrompt(Part):
     """The image, smaller than the input, in the middle of a canvas with a learned frame (EVP, TMLR 2024, Section 3).
 
     h(x) = pad(x) + program. Images in and out are in [0,1], the program is in the same space: no sigmoid, no clamp.
-    There is no mask in it on purpose: EVP's update needs the gradient over the whole canvas. The program stays zero
-    outside of the frame because `NormalizedGradient` moves the masked part alone. Where H - h is odd, left and top get
-    the extra pixel. An image as large as the canvas gets the frame on top of it (EVP's ablation).
+    The formula has no mask on purpose: EVP's update needs the gradient over the whole canvas. The program stays zero
+    outside of the frame because `NormalizedGradient` changes only the pixels in the mask. Where H - h is odd, left and
+    top get the extra pixel. An image as large as the canvas gets the frame on top of it (EVP's ablation).
 
     Args:
         image_size: side h = w of the images in pixels, at most that of the canvas.
-        mask: (H,W) of 0 and 1, where the prompt may move: `frame`.
+        mask: (H,W) of 0 and 1: 1 where the prompt may change. `frame` makes it.
 
     State: `program` (3,H,W) float32, zero at the start; `mask` (3,H,W).
     """
@@ -150,7 +149,7 @@ def _padding(image_size: int, canvas_size: int) -> tuple[int, int, int, int]:
     """
     if not 0 < image_size <= canvas_size:
         raise UserError(
-            "The image lies inside the network's input.",
+            "The image has to fit into the network's input.",
             f"The images are {image_size} pixels wide, the input {canvas_size}.",
             "Choose a network with a larger input, for example --network resnet18 (224).",
         )
@@ -160,7 +159,7 @@ def _padding(image_size: int, canvas_size: int) -> tuple[int, int, int, int]:
 
 
 def scaled(pixels: int, canvas_size: int) -> int:
-    """A length that papers and flags give for an input of 224 pixels, for an input of `canvas_size`; at least 1."""
+    """Converts a length for an input of 224 pixels, as in papers and flags, to one of `canvas_size`; at least 1."""
     return max(1, round(pixels * canvas_size / 224))
 
 
@@ -171,8 +170,8 @@ def evp_sizes(
 
     Args:
         prompt_size: width of the frame, in pixels of an input of 224.
-        image_size: side of the image, in pixels of an input of 224. None: what the frame leaves, or all of the canvas
-            where the frame lies `on_top` of the image.
+        image_size: side of the image, in pixels of an input of 224. None: the image fills what the frame leaves, or the
+            whole canvas if the frame lies `on_top` of the image.
 
     Raises:
         UserError: no pixel is left for the image.
@@ -185,8 +184,8 @@ def evp_sizes(
         size = canvas_size if on_top else canvas_size - 2 * width
     if size < 1:
         raise UserError(
-            f"--prompt-size {prompt_size} --image-size {image_size}: they are for an input of 224 pixels.",
-            f"In this model's {canvas_size} they leave no pixel for the image.",
+            f"--prompt-size {prompt_size} --image-size {image_size}: these sizes are for an input of 224 pixels.",
+            f"Scaled to this model's input of {canvas_size}, they leave no pixel for the image.",
             "Choose a smaller --prompt-size or a larger --image-size.",
         )
     return size, width

@@ -20,18 +20,18 @@ from models.networks import NETWORKS
 from tools.common.run import experiment
 
 SAVEFIG = Figure.savefig
-if "OMP_NUM_THREADS" not in os.environ:  # who sets it, wants so many threads
+if "OMP_NUM_THREADS" not in os.environ:  # if the variable is set, its number of threads is wanted
     torch.set_num_threads(1)  # the work is small, and another process may be using the other cores
 
 
 def pytest_collection_finish():
-    """A run collects garbage after every epoch: what is imported by now need not be looked through every time."""
+    """A run collects garbage after every epoch. The collector need not look at the imported modules each time."""
     gc.collect()
     gc.freeze()
 
 
 def noise_instead(figure: Figure, file, **how) -> None:
-    """Drawing takes longer than a tiny network's epoch, so most tests get this PNG file in place of a figure."""
+    """Drawing takes longer than a tiny network's epoch, so most tests get this PNG file instead of a figure."""
     if not isinstance(file, str | Path):
         return SAVEFIG(figure, file, **how)
     with Path(file).open("wb") as png:

@@ -1,11 +1,11 @@
-"""Damages the files that the readers read, a mutation after the other, and looks what comes of it.
+"""Damages the files that the readers read, one mutation after another, and checks what the readers do.
 
 python tests/fuzz.py                              every kind of file, as often as tests/test_fuzz.py does it
 python tests/fuzz.py lmdb --mutations 5000
 python tests/fuzz.py lmdb --only 417              that one mutation again, with its traceback
 
-A mutation must end in a UserError or in data that fuzz_kinds.py finds right. It is read in a process of its own, which
-goes on to the next one: an end of that process or a hang is a failure of the mutation that was under way.
+A mutation must end in a UserError or in data that fuzz_kinds.py finds right. A separate process reads one mutation
+after another. If that process ends or hangs, the mutation that it was reading has failed.
 """
 
 import argparse
@@ -42,7 +42,7 @@ NOISE = 50  # lines that C libraries print: libtiff does one for every row of a 
 
 @dataclass
 class Report:
-    """What came of the mutations of a kind: `same` is data as if nothing had been damaged, `other` is other data."""
+    """The outcomes of the mutations of a kind: `same` is data as if nothing had been damaged, `other` is other data."""
 
     outcomes: Counter = field(default_factory=Counter)
     seconds: float = 0.0
@@ -74,7 +74,7 @@ class Fuzz:
         return file, random.choice(WAYS)
 
     def finish(self, file: Path, way: int) -> str:
-        """Reads the damaged file: "error", "same" or "other". Raises AssertionError where neither comes of it."""
+        """Reads the damaged file: "error", "same" or "other". Raises AssertionError if the outcome is none of these."""
         try:
             with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always")
@@ -106,7 +106,7 @@ def names(message: str, file: Path) -> bool:
 
 
 def replace(file: Path, content: bytes) -> None:
-    """Never in place: a file of the mutation before may still be mapped."""
+    """Writes a new file, never into the old one: the file of an earlier mutation may still be mapped."""
     beside = file.with_name(".beside")
     beside.write_bytes(content)
     os.replace(beside, file)
@@ -123,7 +123,7 @@ def work(name: str, kind: Kind, seed: int, numbers: range, folder: str, pipe) ->
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY, in_use + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for file in fuzz.whole:
-        kind.look(file, 0)  # imports, and first uses, are not the first mutation's
+        kind.look(file, 0)  # so that the first mutation's time has no imports in it
     for number in numbers:
         file, way = fuzz.start(number)
         pipe.send(file.name)
@@ -153,7 +153,7 @@ def fuzz(name: str, numbers: range, seed: int = 0) -> Report:
 
 
 def watch(worker, pipe, numbers: range, report: Report, label: str) -> range:
-    """Counts what a worker tells until it is done, ends or hangs; returns the mutations that are left."""
+    """Counts a worker's outcomes until it is done, ends or hangs. Returns the mutations that are left."""
     file, patience = "at its start", 60.0  # it has to make its files first
     for number in numbers:
         try:

@@ -40,7 +40,7 @@ from data.splits import PARTS
 from data.transforms import decode
 from errors import UserError
 from tools.common.checkpoint import load_checkpoint, save_checkpoint
-from tools.common.results import read_receipts
+from tools.reporting.receipts import read_receipts
 
 # The file that executed code would write; and what make_data calls pytest's monkeypatch, in a process that is let go.
 HERE = SimpleNamespace(proof=Path(), setattr=setattr)
@@ -56,10 +56,9 @@ class Kind:
         make: lays undamaged files out in a folder, which is cfg.data_path; returns those to be damaged.
         look: (damaged file, one of WAYS) -> what was read, by name. Raises AssertionError where a shape, type or range
             is wrong.
-        agree: (damaged file, what was read before, what was read now) -> whether what lies outside of that file is as
-            before.
+        agree: (damaged file, data read before, data read now) -> whether the data from all other files is unchanged.
         mutate: (content, generator) -> damaged content, for half of the mutations; the others know no format.
-        hot: content -> offsets that matter more than others, for half of the mutations that know no format.
+        hot: content -> important offsets, for half of the mutations that know no format.
         mutations: how many.
     """
 
@@ -72,7 +71,7 @@ class Kind:
 
 
 def equal(a: object, b: object) -> bool:
-    """Equality to the bit of tensors, and of tuples and dicts of them; of other values what they print as."""
+    """Equality to the bit of tensors, and of tuples and dicts of them. Other values are compared by their text."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes()
     if isinstance(a, dict):
@@ -86,7 +85,7 @@ NUMBERS = [0, 1, -1, 2**7, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 
 
 
 def damaged(content: bytes, random: Random, hot: Iterable[int] = (), other: bytes = b"") -> bytes:
-    """A copy with one to three flaws, different from `content`; a flaw may be that it goes on like `other`."""
+    """A copy with one to three flaws, different from `content`. One kind of flaw is that it ends like `other`."""
     hot, other = list(hot), other or content
 
     def place() -> int:
@@ -160,7 +159,7 @@ def ordered(splits, loaders, part: str) -> Iterable[tuple[tuple, tuple[torch.Ten
 
 
 def others_agree(is_of: Callable[[tuple, Path], bool]) -> Callable[[Path, dict, dict], bool]:
-    """Whether all samples are as before but those that `is_of` says are of the damaged file."""
+    """Whether all samples are as before, except those of the damaged file, which `is_of` names."""
 
     def agree(file: Path, before: dict, after: dict) -> bool:
         keys = [key for key in before if not is_of(key, file)]
@@ -380,7 +379,7 @@ def lmdb_places(content: bytes) -> list[int]:
 
 
 def mutate_lmdb(content: bytes, random: Random) -> bytes:
-    """Pickles that execute code, in place of a value; values of other kinds, numbers and keys of other sizes."""
+    """Pickles that execute code, instead of a value; values of other kinds, numbers and keys of other sizes."""
     evil = pickle.dumps(
         random.choice((Executed(), (b"", Executed()), [Executed()], (Executed(), 0))), random.randrange(6)
     )

@@ -99,7 +99,7 @@ def outcome(folder: Path) -> tuple[dict, list[dict], dict]:
 
 
 def check_readable(folder: Path) -> None:
-    """Raises where a file of the run is not whole; the last line of the log may be, it is written again."""
+    """Raises if a file of the run is incomplete. Only the log's last line may be: it is written again."""
     for file in folder.glob("[!.]*.json"):
         json.loads(file.read_text())
     for file in folder.glob("[!.]*.pth"):
@@ -115,7 +115,7 @@ def check_readable(folder: Path) -> None:
 
 
 class Watch:
-    """Notes which phase a run is in and how long each takes, and kills it in one: the `number`-th after `delay` s."""
+    """Records a run's phases and their times. Kills the run `delay` s after the `number`-th start of `phase`."""
 
     def __init__(self, notes: Path, phase: str = "", number: int = 0, delay: float = 0.0):
         self.notes, self.phase, self.number, self.delay = notes, phase, number, delay
@@ -205,7 +205,7 @@ FREE = (*range(0, 2**16, 2**14), *range(2**16, 2**19, 2**16), 2**21)
 
 
 def space(folder: Path, epochs: int = 5, sizes: Sequence[int] = FREE) -> dict[int | str, str]:
-    """Lets a half-done run go on where so many bytes are free, then with room; returns what it said by free bytes."""
+    """Continues a half-done run with `sizes` bytes free, then with enough space. Returns its output by free bytes."""
     prepare(folder)
     notes, output, path = folder / "notes", folder / "output", run_folder(epochs)
     assert in_own_process(train(epochs), output) == 0, output.read_text()

@@ -1,4 +1,4 @@
-"""Gradients of a network with normalisation over all processes, beside those of one: for tests/test_distributed.py.
+"""Gradients of a network with normalisation over all processes, and those of one process: for test_distributed.py.
 
 torchrun --nproc_per_node=2 tests/synchronised_normalisation.py FILE
 """
@@ -52,8 +52,8 @@ found = {}
 for count in (8, 7, 3, 1):
     torch.manual_seed(0)
     images, labels = torch.randn(count, 3, 8, 8, dtype=torch.float64), torch.randint(5, (count,))
-    share = processes.part_of_batch()
-    several = gradients(images[share], labels[share], together=True)
+    part = processes.part_of_batch()
+    several = gradients(images[part], labels[part], together=True)
     group, dist.is_initialized = dist.is_initialized, lambda: False  # one process, for a moment
     assert distributed.world_size() == 1
     one = gradients(images, labels, together=False)

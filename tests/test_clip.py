@@ -290,7 +290,7 @@ def test_every_tag_of_open_clip_is_told_or_refused_with_the_right_model():
             row = find_clip(model, tag)
         except UserError as error:
             right = error.next_step.removeprefix("Type --clip-model ").partition(" ")[0]
-            assert "the activation has to be" in str(error), str(error)
+            assert "the activation of the weights" in str(error), str(error)
             assert right in open_clip.list_models()
             row = find_clip(right, tag)
         published = open_clip.get_pretrained_cfg(model, tag)
@@ -459,16 +459,16 @@ def test_an_architecture_without_a_size(size, tmp_path):
     files = make_clip(tmp_path)
     vision = CLIP_ARCHITECTURE["vision_cfg"] | {"image_size": size}
     (tmp_path / "tiny-clip.json").write_text(json.dumps(CLIP_ARCHITECTURE | {"vision_cfg": vision}))
-    with pytest.raises(UserError, match="square images, of a whole number of pixels"):
+    with pytest.raises(UserError, match="a square input is needed, its side a whole number"):
         row_of(files)
 
 
 @pytest.mark.usefixtures("small")
 def test_text_prompts_that_are_cut_to_the_same_are_refused(run_script, words):
     script = "experiments/clip/zero_shot"
-    with pytest.raises(UserError, match="These are the same to it: 'w w") as caught:
+    with pytest.raises(UserError, match="These have the same tokens: 'w w") as caught:
         run_script(script, *words(script), "--template", "w " * 90 + "{}")
-    assert "which reads 32 tokens" in str(caught.value)
+    assert "in the first 32 tokens" in str(caught.value)
 
 
 @pytest.mark.usefixtures("small")
@@ -497,7 +497,7 @@ def test_a_checkpoint_knows_its_weights(run_script, words, tmp_path):
     run_script(script, *words(script), "--epoch", 1)
     saved = only_run(script) / "ckpt.pth"
     other = make_clip(tmp_path, seed=1)
-    with pytest.raises(UserError, match="These are others: their md5 is"):
+    with pytest.raises(UserError, match="The file holds others: its md5 is"):
         run_script("tools/evaluate", "--checkpoint", saved, "--pretrained", other["--pretrained"])
     for flags in (("--clip-model", "RN50"), ("--pretrained", "openai"), ("--network", "tiny")):
         with pytest.raises(UserError, match="the checkpoint's own network is needed"):

@@ -249,7 +249,7 @@ def test_what_a_killed_process_left_goes(data_path, cache):
 
 
 def test_of_several_processes_one_decodes(data_path, cache, monkeypatch, capsys):
-    """The others wait: threads in their place, whose locks are as apart as those of processes."""
+    """The others wait. Threads stand for processes: their locks are as separate as those of processes."""
     make_coop(data_path, "dtd")
     split, calls = train_split(), []
 

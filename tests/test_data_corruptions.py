@@ -62,7 +62,7 @@ def test_files_are_mapped_and_never_written(tmp_path):
 
 @pytest.mark.parametrize("size", [8, 16])
 def test_loader(tmp_path, size):
-    """A split is evaluated like any other, placed as it is or resized."""
+    """A split is evaluated like any other, with images of their own size or resized."""
     expected = make_corruptions(tmp_path / "c")
     split = read_corruptions(tmp_path / "c", 3)["brightness"][2]
     loader = build_loader(

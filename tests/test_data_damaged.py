@@ -114,7 +114,7 @@ def test_images_that_are_not_opened(data_path, cache, damage, reason):
 @cached
 @pytest.mark.filterwarnings("error")
 def test_odd_metadata_is_no_matter(data_path, cache):
-    """Of which Pillow warns, image by image."""
+    """Pillow warns of each such image."""
     make_coop(data_path)
     path = data_path / "dtd/images/banded/train_0.jpg"
     exif = Image.Exif()
@@ -156,7 +156,7 @@ def test_damage_in_other_splits(data_path, cache, part):
 
 @cached
 def test_damage_in_several_splits_is_named_together(data_path, cache):
-    # else the user would mend one split, start again, and be told about the next one
+    # else the user would repair one split, start again, and only then see the message about the next one
     make_coop(data_path)
     for part in ("train", "val", "test"):
         truncated(data_path / f"dtd/images/banded/{part}_0.jpg")
@@ -195,7 +195,7 @@ def test_damaged_image_in_lmdb(data_path, cache):
 
 
 @cached
-def test_mended_images_are_read(data_path, cache):
+def test_repaired_images_are_read(data_path, cache):
     make_coop(data_path)
     path = data_path / "dtd/images/banded/train_0.jpg"
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""The original repository's LMDBs: damaged ones are told, and nothing that a pickle asks for is executed."""
+"""The original repository's LMDBs: damaged ones are reported, and no code in a pickle is executed."""
 
 import os
 import pickle
@@ -127,7 +127,7 @@ def test_protocol_2_is_refused_cleanly(tmp_path):
     assert "key b'__keys__'" in message and "GLOBAL" in message and "Copy it again from its source" in message
 
 
-# the protocol 3 pickle of b"0", which asks for a memo of 4 million places
+# the protocol 3 pickle of b"0", which asks for a memo of 4 million entries
 LARGE_MEMO = b"\x80\x03C\x010r\x00\x00\x40\x00."
 
 

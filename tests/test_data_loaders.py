@@ -241,9 +241,9 @@ def test_examples_are_from_all_over_the_split(tmp_path):
 @pytest.mark.parametrize("transform", [FIXED, RANDOM, EVP, [*FIXED, v2.TrivialAugmentWide()]], ids=str)
 @pytest.mark.parametrize("processes", [2, 3, 5])
 def test_parts_make_up_the_batches(data_path, transform, cache, workers, processes):
-    """What several processes see of a batch is, together, what one would see: each image once, cut and flipped alike.
+    """The parts of several processes together are the batch of one: each image once, with the same crop and flip.
 
-    Of the last batch, which is smaller, some see nothing.
+    The last batch is smaller, and some processes have no image of it.
     """
     make_folders(data_path, "mine", counts={"train": 5, "val": 0, "test": 2}, classes=("a", "b"))
     split = find_dataset("mine").read().train
@@ -265,7 +265,7 @@ def test_parts_make_up_the_batches(data_path, transform, cache, workers, process
 
 
 def test_what_a_script_asks_of_the_data(tmp_path, small):
-    """As a method does: the row's values, the loaders, their names; a batch size that the run may change."""
+    """A script gets the row's values, the loaders and their names, and a batch size that the run may change."""
     selection = {"shots": 2, "train_fraction": None, "val_fraction": None, "seed": 0}
     how = {"batch_size": 3, "device": CPU, "workers": 0, "cache_folder": tmp_path, "part": slice(0, 2)}
     asked = []
@@ -365,7 +365,7 @@ def test_number_of_workers(tmp_path, monkeypatch, count, device, cached, asked, 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5])
 def test_pixels_stay_in_the_gpus_memory_where_they_fit(fraction, monkeypatch):
-    """Asked of the decision alone: there is no GPU here."""
+    """Tests only the decision: there is no GPU here."""
     moved = []
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2 * 5 * 6 * 6 * 3, 10**9))
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: moved.append(self.nbytes) or self)

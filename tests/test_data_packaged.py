@@ -126,9 +126,9 @@ def test_digits(tmp_path):
     assert splits.sizes == {"train": 1078, "val": 359, "test": 360}
     digits = load_digits()
     of_class = np.bincount(digits.target)
-    for part, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
+    for part, fraction in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
         split = getattr(splits, part)
-        assert np.abs(np.bincount(split.labels) - share * of_class).max() <= 1  # stratified
+        assert np.abs(np.bincount(split.labels) - fraction * of_class).max() <= 1  # stratified
         assert split.labels.tolist() == digits.target[split.indices].tolist()
     used = np.concatenate([splits.train.indices, splits.val.indices, splits.test.indices])
     assert sorted(used.tolist()) == list(range(1797))  # every digit in exactly one split

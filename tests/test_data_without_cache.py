@@ -1,5 +1,5 @@
-"""Where no cache of pixels can be used: a spoilt file is made again, and where none can be made, there is a message,
-and the same images, decoded every epoch.
+"""Without a usable cache of pixels: a damaged file is made again. If none can be made, there is a message, and the same
+images are decoded every epoch.
 """
 
 import errno
@@ -170,7 +170,7 @@ def file_in_its_place(cache, monkeypatch):
         file_in_its_place,  # removing the temporary file fails, too
     ],
 )
-def test_without_a_place_for_the_cache(data_path, cache, monkeypatch, capsys, obstacle, transform):
+def test_without_a_folder_for_the_cache(data_path, cache, monkeypatch, capsys, obstacle, transform):
     make_folders(data_path, counts={"train": 4, "val": 3, "test": 4})
     expected = epochs(build("mine", data_path / "elsewhere", transform))
     capsys.readouterr()

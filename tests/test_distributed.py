@@ -1,4 +1,4 @@
-"""Two processes, started by torchrun, that carry out one run: the same numbers as one, and one voice."""
+"""Two processes, started by torchrun, carry out one run: they get the numbers of one process, and only one prints."""
 
 import argparse
 import json
@@ -116,7 +116,7 @@ def test_a_mistake_is_told_once(mistake):
 
 @pytest.mark.slow
 def test_what_the_first_process_alone_finds_is_told_once():
-    """Its folder is taken: the others, who wait for it, do not speak."""
+    """The run's folder is taken. The other processes, which wait for the first, print nothing."""
     run = cfg.results_path / "cnn/ilm_vp/tiny_small_seed7_epoch3_batch-size7"
     run.mkdir(parents=True)
     with filelock.FileLock(run / ".lock"):
@@ -131,9 +131,9 @@ def test_what_the_first_process_alone_finds_is_told_once():
 
 
 def test_gradients_add_up_through_synchronised_normalisation(tmp_path):
-    """Shares of other sizes, and none: conv and normalisation have one process's gradients, in double precision.
+    """Parts of different sizes, also empty ones: conv and normalisation have one process's gradients, in float64.
 
-    torch's SyncBatchNorm needs a GPU; in its place stands one that sums through torch.distributed, as it does.
+    torch's SyncBatchNorm needs a GPU. The test has one that sums through torch.distributed instead, as that does.
     """
     process = torchrun("synchronised_normalisation", tmp_path / "gradients.pt")
     _, err = process.communicate(timeout=120)
@@ -177,7 +177,7 @@ def test_a_process_that_dies_ends_the_run_and_one_alone_goes_on(victim, run_scri
 
 @pytest.mark.slow
 def test_an_epoch_is_not_lost_between_numbers_of_processes(run_script):
-    """One process stops half way, two go on: the counts of predictions that make the next map are those of all."""
+    """A run of one process stops half way, two processes continue: the next map is made from all their counts."""
     words = (*FAST, "--mapping-source", "train", "--epoch", 4)
     run_script("experiments/cnn/ilm_vp", *words)
     one = read("experiments/cnn/ilm_vp")

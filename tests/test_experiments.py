@@ -184,7 +184,7 @@ def test_mapping_interval(run_script):
 
 @pytest.mark.parametrize("script", ["experiments/cnn/ilm_vp", "experiments/clip/ilm_tp_vp"])
 def test_a_map_from_the_training_passes(script, words, monkeypatch, float64):
-    """With a prompt that stands still, training predicts what a pass of its own would; and that pass is not made."""
+    """If the prompt does not change, training predicts what an extra pass would predict; and there is no extra pass."""
     module, passes, maps = load_script(script), [], {}
     monkeypatch.setattr(
         "tools.common.run.count_predictions", lambda *args: passes.append(1) or count_predictions(*args)
@@ -249,9 +249,9 @@ MISTAKES = {
     "fraction above 1": (("--val-fraction", "1.5"), "at most 1"),
     "an enormous seed": (("--seed", "99999999999999999999"), "below 2^63"),
     "shots and a fraction": (("--shots", "2", "--train-fraction", "0.5"), "not allowed with"),
-    "no such device": (("--device", "cuda:99"), "not to be had here"),
-    "a device without data": (("--device", "meta"), "not to be had here"),
-    "no device at all": (("--device", "gpu"), "not to be had here"),
+    "no such device": (("--device", "cuda:99"), "not available here"),
+    "a device without data": (("--device", "meta"), "not available here"),
+    "no device at all": (("--device", "gpu"), "not available here"),
     "float16 on the CPU": (("--precision", "float16"), "--precision bfloat16"),
     "no such precision": (("--precision", "float64"), "bfloat16 or float16 is needed"),
     "no such flag": (("--epochs", "3"), "unrecognized arguments"),

@@ -94,7 +94,7 @@ BAD = {
 
 @pytest.mark.parametrize("act", BAD, ids=lambda act: act.__name__)
 def test_failures_are_seen(tmp_path, monkeypatch, act):
-    """Those mutations that go wrong are named, and all others are carried out."""
+    """The mutations that fail are named, and all others are carried out."""
 
     def make(folder):
         folder.mkdir()

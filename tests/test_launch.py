@@ -81,7 +81,7 @@ def test_what_slurm_is_given(launch, cluster, capsys):
 
 
 def test_a_job_continues_after_its_time(launch, cluster):
-    """What submitit asks of a job that is cut off: to be submitted again as it was."""
+    """submitit asks a job that is cut off for its resubmission: the same job."""
     (job,) = launch([["python", "a.py"]])
     submission = job.submission()
     again = submission.function.checkpoint(*submission.args)

@@ -1,4 +1,4 @@
-"""The little CLIP that README's offline experiment starts from: it learns, and nothing that it may not see."""
+"""The tiny CLIP that README's offline experiment starts from: it learns, and never sees test images."""
 
 import json
 from pathlib import Path

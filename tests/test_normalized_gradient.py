@@ -99,8 +99,8 @@ def test_with_torchs_schedulers_and_a_closure(parts):
         before = prompt.program.detach().clone()
         assert optimizer.step(closure) > 0
         g = prompt.program.grad
-        share = (g * prompt.mask).abs().max() / (g.abs().max() + 1e-10)
-        largest.append(((prompt.program - before).abs().max() / share).item())
+        fraction = (g * prompt.mask).abs().max() / (g.abs().max() + 1e-10)
+        largest.append(((prompt.program - before).abs().max() / fraction).item())
         schedule.step()
     assert largest == pytest.approx([8 * 0.5 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4)], rel=1e-10)
 

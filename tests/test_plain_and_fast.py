@@ -1,4 +1,4 @@
-"""The default path, --plain and --compile: one and the same training, and where each of them is at work."""
+"""The default path, --plain and --compile: they train equally, and each is used where it should be."""
 
 import pytest
 import torch
@@ -156,7 +156,7 @@ def test_a_prompted_model_that_shares_does_less_and_gives_the_same(float64):
 
 @pytest.mark.parametrize("script", ["experiments/cnn/ilm_vp", "experiments/cnn/full_finetune", "experiments/clip/evp"])
 def test_compiling(script, words, run_script, small, shared, losses, monkeypatch, float64):
-    """torch.compile's own tracing at work; what it would make of the graph is another compiler's matter."""
+    """torch.compile traces the network; the test does not compile the graph."""
     compiled, compile = [], nn.Module.compile
 
     def watched(self, *args, **kwargs):

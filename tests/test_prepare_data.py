@@ -310,8 +310,8 @@ def test_web_page_of_google_drive(tiny, server, monkeypatch):
     message = failure("tiny")
     assert "a web page came instead of the file" in message
     assert (
-        f"open https://drive.google.com/file/d/AbC-1_2/view in a browser and put the file at"
-        f" {home() / 'split_zhou_Tiny.json'}, then run the command again."
+        f"Open https://drive.google.com/file/d/AbC-1_2/view in a browser and put the file at"
+        f" {home() / 'split_zhou_Tiny.json'}. Then type the command again."
     ) in message
     assert list(home().iterdir()) == []
     server.content_type = "application/octet-stream"
@@ -357,7 +357,8 @@ def test_an_archive_that_would_write_elsewhere_is_refused(tiny, server, monkeypa
     server.files["/evil"] = pack({"images/cat/0.jpg": b"", name: b"escaped"})
     only(monkeypatch, replace(tiny, downloads=(Download(f"{server.url}/evil", f"tiny_home/a.{suffix}", None, ""),)))
     message = failure("tiny")
-    assert f"{home() / f'a.{suffix}'} is unpacked.\nIt cannot be: {name} would be written outside of it." in message
+    refused = f"It cannot be: {name} would be written outside of it."
+    assert f"{home() / f'a.{suffix}'} has to be unpacked.\n{refused}" in message
     assert "Delete it, then type the command again." in message
     assert list(tmp_path.rglob("escaped.jpg")) == []
     assert not (home() / "images").exists()
@@ -384,7 +385,7 @@ def test_damaged_archive(tiny, server, monkeypatch, content):
     split_file, archive = tiny.downloads
     only(monkeypatch, replace(tiny, downloads=(split_file, replace(archive, md5=None))))
     message = failure("tiny")
-    assert f"{home() / 'images.tar.gz'} is unpacked.\nIt cannot be: " in message
+    assert f"{home() / 'images.tar.gz'} has to be unpacked.\nIt cannot be: " in message
     server.files["/images.tar.gz"] = ARCHIVE
     (home() / "images.tar.gz").unlink()
     prepare_data.main(["tiny"])
@@ -405,14 +406,14 @@ def test_the_disk_is_too_small(tiny, monkeypatch):
     with pytest.raises(RunError, match="free") as error:
         prepare_data.main(["tiny"])
     assert error.value.exit_code == 1
-    assert "Make room there" in str(error.value)
+    assert "Free disk space there" in str(error.value)
 
 
 def test_data_path_cannot_be_written(tiny):
     cfg.data_path.write_text("a file, no folder")
     with pytest.raises(RunError, match="tiny is kept in") as error:
         prepare_data.main(["tiny"])
-    assert "Make room there, or mend its permissions, or set VP_DATA_PATH" in str(error.value)
+    assert "Free disk space there, correct its permissions, or set VP_DATA_PATH" in str(error.value)
 
 
 def test_goes_on_with_the_other_names_when_one_fails(tiny, server, monkeypatch, capsys):

@@ -19,9 +19,9 @@ from selenium.webdriver.support.select import Select
 
 import cfg
 from errors import UserError
-from tools.common.curves import PANELS, Line, panels, style
 from tools.common.files import read_json
-from tools.common.methods import METHODS, Column
+from tools.reporting.curves import PANELS, Line, panels, style
+from tools.reporting.methods import METHODS, Column
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -220,7 +220,7 @@ def test_a_mistake_is_one_message_of_three_lines(flags, message, results, run_sc
 
 
 def test_a_script_of_the_users_own_is_in_table_and_report(page, results, run_script):
-    """No file of the repository knows it: its receipts are enough for a name and a colour that no method has."""
+    """No file of the repository names this script. Its receipts are enough for a name and a colour of its own."""
     run = next((results / "cnn/flm_vp").glob("*seed7*"))
     mine = shutil.copytree(run, results / "cnn/my_method" / run.name) / "result.json"
     mine.write_text(json.dumps(read_json(mine) | {"method": "cnn/my_method"}))

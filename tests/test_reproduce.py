@@ -258,12 +258,12 @@ def test_what_was_not_trained_to_its_end_is_not_evaluated(shell):
     assert re.match(r"tools/evaluate\.py .*/clip/vp/\S+/best\.pth --output .*/clip/vp/\S+/corruptions.json$", evaluated)
 
 
-# What the stand-in does where so many are to be under way at a time: waits until they are.
+# The stand-in waits until this many of them run at a time.
 TOGETHER = 'until (( $(grep -c ^start "$RECORD") >= JOBS )); do sleep 0.01; done'
 
 
 def most_at_once(events: list[list[str]], of: int) -> dict[str, int]:
-    """The largest number of runs that were under way at a time, by the event's word number `of`."""
+    """The largest number of runs at a time, for each value of the event's word number `of`."""
     now, most = {}, {}
     for event in events:
         now[event[of]] = now.get(event[of], 0) + (1 if event[0] == "start" else -1)
@@ -330,7 +330,7 @@ def test_ctrl_c_stops_every_run_and_says_how_to_go_on(shell, number, stubborn, i
         os.killpg(process.pid, number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1].startswith("Stopped. To go on, type the same command again")
+    assert err.splitlines()[-1].startswith("Stopped. To continue, type the same command again")
     assert select([alive], [], [], 10)[0] and os.read(alive, 1) == b""  # its end: none is left
     os.close(alive)
     assert [shell.events().count([word]) for word in ("ready", "stopped")] == [2, 0 if stubborn else 2]

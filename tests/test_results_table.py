@@ -14,7 +14,7 @@ import cfg
 from errors import RunError, UserError
 from tools.common import naming
 from tools.common.args import add_mapping_flags, experiment_parser
-from tools.common.methods import METHODS
+from tools.reporting.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -368,7 +368,7 @@ def test_the_commands_of_what_is_missing(receipt, missing, monkeypatch):
 
 @pytest.mark.parametrize("files", [True, False])
 def test_the_commands_of_a_clip(files, receipt, missing, monkeypatch):
-    """Its files were typed as seen from another folder; --flag=value is a way to type, too; flags may have blanks."""
+    """The run was typed in another folder, with relative paths, with --flag=value, and with spaces in a flag."""
     clip = {"pretrained": "/a b/c.pt", "clip_config": "/a b/c.json"}
     run = receipt("clip/evp", "dtd", 42, template="a {}", **(clip if files else {}))
     where = "--pretrained=c.pt --clip-config c.json" if files else "--clip-model ViT-B-32-quickgelu"

@@ -41,7 +41,7 @@ class Expected:
 
     optimizer: str
     lr: float
-    shares: list[float]
+    fractions: list[float]
     each_step: bool = False
     extra: dict = field(default_factory=dict)
     train: list = field(default_factory=lambda: CLIPS_OWN)
@@ -147,7 +147,7 @@ def test_what_the_papers_set(script, words, monkeypatch):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    assert rates == pytest.approx([expected.lr * share for share in expected.shares], rel=1e-12, abs=1e-15)
+    assert rates == pytest.approx([expected.lr * fraction for fraction in expected.fractions], rel=1e-12, abs=1e-15)
     assert same_transforms(seen["train"], expected.train)
     assert same_transforms(seen["eval"], expected.evaluation)
     assert isinstance(seen["data"].train, Loader)

@@ -1,4 +1,4 @@
-"""Sharing the border against the plain canvas: the same outputs and gradients, and really less work."""
+"""A shared border compared with the plain canvas: the same outputs and gradients, with less work."""
 
 import pytest
 import timm
@@ -79,7 +79,7 @@ def run(network, make_input, parameters) -> tuple[list[torch.Tensor], int]:
 
 
 def compare(network, prompt, batch=5, *, dtype=torch.float64, rtol=1e-12, gradient_rtol=None) -> float:
-    """Checks outputs and the prompt's gradient; the work with a shared border, as a share of the dense work."""
+    """Checks outputs and the prompt's gradient. Returns the work with a shared border / the dense work."""
     network, prompt = network.to(dtype), prompt.to(dtype)
     size = prompt.program.shape[-1] - sum(prompt.padding[:2])
     x = torch.rand(batch, 3, size, size, dtype=dtype)
@@ -173,11 +173,11 @@ def layers(draw) -> nn.Module:
 @given(
     st.lists(layers(), min_size=1, max_size=4),
     st.tuples(st.integers(12, 30), st.integers(12, 30)),
-    st.tuples(*[st.floats(0, 1)] * 4),  # where the window is, as a share of the canvas
+    st.tuples(*[st.floats(0, 1)] * 4),  # the window's position, as a fraction of the canvas
     st.integers(1, 6),
 )
 def test_any_stack_of_layers_for_any_window(stack, canvas, corners, batch):
-    """Windows of any shape, at any place, the canvas's edges too; gradients to canvas, images and weights."""
+    """Windows of any shape, at any position, also at the canvas's edges; gradients to canvas, images and weights."""
     network = random_statistics(nn.Sequential(*stack)).double()
     (top, bottom), (left, right) = (
         sorted((round(corners[i] * (canvas[i] - 1)), round(corners[i + 2] * canvas[i]))) for i in (0, 1)

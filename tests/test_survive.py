@@ -1,4 +1,4 @@
-"""Runs under hardship; what is done to them is in tests/survive.py, a script of its own."""
+"""Runs that are killed, or whose disk is full. tests/survive.py, a script of its own, does this to them."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ FEW = (0, 2**16, 2**21)  # bytes left on the disk
 
 @pytest.fixture(autouse=True)
 def own_names(monkeypatch):
-    """`survive` sets names of its own, and the threads; they are taken back."""
+    """`survive` adds names to the tables and sets the threads; this undoes both."""
     threads = torch.get_num_threads()
     monkeypatch.setattr(survive.cfg, "data_path", survive.cfg.data_path)
     monkeypatch.setattr(survive.catalog, "DATASETS", survive.catalog.DATASETS)
@@ -57,7 +57,7 @@ def test_a_full_disk_under_the_log():
 
 
 def test_a_read_only_results_folder(small, run_script, tmp_path, monkeypatch):
-    """Runs are refused with what to do; what is there can be read."""
+    """New runs are refused with a message on what to do. Finished runs can be read."""
     words = ("experiments/cnn/rlm_vp", *survive.FLAGS, "--epoch", 1)
     try:
         with survive.small_disk(tmp_path / "disk", 2**22) as disk:

@@ -73,7 +73,7 @@ SMALL = catalog.Dataset("small", Folder(), image_size=32, batch_size=8)
 
 
 def prepare_process() -> None:
-    """What conftest.py and its fixture `float64` do, in a process of its own: TINY_FLOAT64=1 asks for the latter."""
+    """What conftest.py does, for a process of its own; with TINY_FLOAT64=1 also what its fixture `float64` does."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     if "TINY_FLOAT64" in os.environ:

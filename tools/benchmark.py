@@ -1,12 +1,13 @@
-"""How fast the default path is against the plain loop that --plain runs: the same numbers, measured by turns.
+"""Measures the default path against the slow reference of --plain. Both compute the same numbers, and take turns.
 
     python tools/benchmark.py
     python tools/benchmark.py --network resnet18 --image-size 32 --json benchmark.json
     python tools/benchmark.py --network resnet18 --image-size 128 --memory --train-images 15880 --test-images 19850
 
-ILM-VP on generated photographs (JPEGs of 500 x 375 pixels), with random weights, which are as fast as any. For each
-network and image size: images a second in training steps and in forward passes (the mapping pass and evaluation), and
-seconds of a whole epoch from disk, the fast one with a cache of decoded images that an epoch before it has made.
+It runs ILM-VP on generated photographs (JPEGs of 500 x 375 pixels). The weights are random, since this does not change
+the speed. For each network and image size it measures images a second in training steps and in forward passes (the
+mapping pass and evaluation), and the seconds of a whole epoch from disk. The fast path has a cache of decoded images,
+which an earlier epoch has made.
 """
 
 import sys
@@ -60,7 +61,7 @@ class Side:
     """One of the paths: a model, its optimizer, and loaders of the photographs.
 
     Args:
-        path: "plain"; "fast", the default; "dense" or "compiled", the default without a shared border, or compiled.
+        path: "plain"; "fast", the default; "dense", the default without a shared border; "compiled", by torch.compile.
     """
 
     def __init__(self, path: str, name: str, size: int, folder: Path, args: argparse.Namespace):
@@ -91,7 +92,7 @@ class Side:
         evaluate(self.model, self.data.test)
 
     def loading(self) -> None:
-        """What an epoch reads."""
+        """Reads all batches that an epoch reads."""
         for loader in (self.data.train, self.data.train, self.data.test):
             for _ in loader:
                 pass
@@ -104,10 +105,10 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser.add_argument("--batch-size", type=positive_int, default=64, help="images; default 64")
     parser.add_argument("--steps", type=positive_int, default=2, help="batches of one measurement; default 2")
     parser.add_argument("--repeat", type=positive_int, default=5, help="measurements of each path; default 5")
-    parser.add_argument("--train-images", type=positive_int, default=128, help="of an epoch; default 128")
-    parser.add_argument("--test-images", type=positive_int, default=64, help="of an epoch; default 64")
+    parser.add_argument("--train-images", type=positive_int, default=128, help="training images; default 128")
+    parser.add_argument("--test-images", type=positive_int, default=64, help="test images; default 64")
     parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
-    parser.add_argument("--memory", action="store_true", help="only one epoch of the default path, for its peak memory")
+    parser.add_argument("--memory", action="store_true", help="only measure the default path's peak memory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     add_machine_flags(parser)
     args = parser.parse_args(argv)
@@ -139,7 +140,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
 
 
 def speed(name: str, size: int, folder: Path, args: argparse.Namespace, peak: float) -> list[dict]:
-    """A dict a phase: network, image_size, phase, each path's median, and the ratio of fast to plain."""
+    """One dict a phase: network, image_size, phase, each path's median, and the ratio of fast to plain."""
     paths = ["plain", "dense", "fast"] + ["compiled"] * args.compile
     sides = {path: Side(path, name, size, folder, args) for path in paths}
     rows = []
@@ -158,7 +159,7 @@ def speed(name: str, size: int, folder: Path, args: argparse.Namespace, peak: fl
 
 
 def memory(name: str, size: int, folder: Path, args: argparse.Namespace) -> dict:
-    """Bytes in use at most, mapped files not counted: by the network in steps on one batch, and in a whole epoch."""
+    """Peak memory in bytes, without mapped files: of the network in steps on one batch, and of a whole epoch."""
     fast = Side("fast", name, size, folder, args)
     network = peak_memory(lambda: (fast.forward(), fast.training()))
     epoch = peak_memory(fast.epoch)
@@ -180,7 +181,7 @@ def line(row: dict) -> str:
 
 
 def by_turns(runs: dict[str, Callable], repeat: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each run, after one to warm up; by turns, since a shared machine's speed drifts."""
+    """Median seconds of each run, after one warm-up. The runs take turns, since the speed of a machine may drift."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(repeat + 1):
         for name, run in runs.items():
@@ -194,7 +195,7 @@ def by_turns(runs: dict[str, Callable], repeat: int, device: torch.device) -> di
 
 
 def peak_memory(run: Callable) -> int:
-    """The most bytes that the process has in use while it runs, looked at every 10 ms."""
+    """The largest number of bytes that the process uses during `run`, read every 10 ms."""
     seen, done = [anonymous_memory()], Event()
 
     def watch() -> None:
@@ -231,10 +232,10 @@ def image_flops(side: Side) -> int:
 
 
 def write_photographs(folder: Path, counts: dict[str, int], different: int = 256) -> None:
-    """JPEGs of 500 x 375 with the detail of photographs: large shapes, and a little noise; many share their content."""
+    """JPEGs of 500 x 375 with as much detail as photographs: large shapes and a little noise; `different` contents."""
     generator = np.random.default_rng(0)
-    for part, count in counts.items():
-        files = [folder / part / f"class{number % CLASSES}" / f"{number}.jpg" for number in range(count)]
+    for split, count in counts.items():
+        files = [folder / split / f"class{number % CLASSES}" / f"{number}.jpg" for number in range(count)]
         for number, file in enumerate(files):
             file.parent.mkdir(parents=True, exist_ok=True)
             if number >= different:

@@ -5,9 +5,9 @@
     python tools/evaluate.py --checkpoint RUN/best.pth --corruptions CIFAR-10-C --output RUN/corruptions.json
     python tools/evaluate.py --checkpoint FILE --network resnet18 --dataset flowers102
 
-OTHER is a data set with the same class names, a folder of yours, say. --corruptions takes a folder of CIFAR-10-C or
-CIFAR-100-C, whose labels count the classes in alphabetical order. --output keeps the result: when the same command is
-typed again, it prints what the file holds. (results_table.py --metric corruptions reads files called corruptions.json.)
+OTHER is a data set with the same class names, for example a folder of yours. --corruptions takes a folder of CIFAR-10-C
+or CIFAR-100-C, whose labels count the classes in alphabetical order. --output saves the result. If you type the same
+command again, it prints the saved result. (results_table.py --metric corruptions reads files named corruptions.json.)
 The last form is for a checkpoint of the original ILM-VP repository, which does not say what it belongs to.
 """
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> dict:
     add_checkpoint_flags(parser)
     parser.add_argument("--corruptions", type=Path, metavar="DIR", help="CORRUPTION.npy files of 5 severities each")
     parser.add_argument("--batch-size", type=positive_int, default=128, help="images")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON; where it holds this result, nothing is done")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON; if it has this result, it is only printed")
     args = parser.parse_args(argv)
     precision = resolve_precision(args.precision, args.device)
     checkpoint, setup = open_checkpoint(args)
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> dict:
     if kept and not kept.keys() >= asked.keys():
         raise UserError(f"--output {args.output}: an evaluation's file.", "It holds something else.", "Name another.")
     if asked.items() <= kept.items():
-        print(f"{args.output} is of this checkpoint and these images.", describe(kept), sep="\n")
+        print(f"{args.output} is of this checkpoint and these images. Its result:", describe(kept), sep="\n")
         return kept
     dataset = find_dataset(setup["dataset"])
     splits = dataset.read()
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> dict:
                 loader = build_loader(renumbered(split, alphabetical, setup), transforms, name, **cached)
                 accuracies[name].append(evaluate(model, loader, description=f"{name} {severity}")["acc"])
         result |= {"corruptions": accuracies, "corruptions_acc": float(np.mean(list(accuracies.values())))}
-        print(f"The labels 0, 1, 2, ... of the corrupted images are taken for {', '.join(alphabetical)}.")
+        print(f"The labels 0, 1, 2, ... of the corrupted images mean {', '.join(alphabetical)}.")
     print(describe(result))
     if args.output:
         where = environment(args.device) | {"precision": precision, "command": args.command}
@@ -99,7 +99,7 @@ def describe(result: dict) -> str:
 
 
 def table(result: dict) -> str:
-    """The accuracies under corruption, a row a corruption and a column a severity, their means, and the clean one."""
+    """The accuracies under corruption, one row a corruption and one column a severity, the means, and the clean one."""
     rows = {**result["corruptions"], "mean": np.mean(list(result["corruptions"].values()), axis=0)}
     width = max(map(len, rows))
     lines = [" " * width + "".join(f"{head:>8}" for head in ("1", "2", "3", "4", "5", "mean"))]
@@ -111,7 +111,7 @@ def in_order_of(checkpoint: dict, setup: dict, splits: Splits) -> Split:
     """The test split with its labels in the order of the checkpoint's classes.
 
     Raises:
-        UserError: the classes are not the checkpoint's, by name or (of a foreign file) by number.
+        UserError: the classes have other names than the checkpoint's or, if that names none, another number.
     """
     own, names = setup.get("class_names"), splits.class_names
     number = len(own) if own else len(checkpoint.get("mapping_sequence", names))
@@ -126,7 +126,7 @@ def in_order_of(checkpoint: dict, setup: dict, splits: Splits) -> Split:
 
 
 def renumbered(split: Split, names: Sequence[str], setup: dict) -> Split:
-    """The split with labels that count the checkpoint's classes in place of `names`."""
+    """The split, with labels that count the checkpoint's classes instead of `names`."""
     positions = np.array([list(setup["class_names"]).index(name) for name in names])
     return replace(split, labels=positions[split.labels])
 

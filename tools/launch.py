@@ -3,11 +3,11 @@
     DATASETS="dtd flowers102" python tools/launch.py experiments/reproduce/ilm_vp_cnn.sh --limit 8 --hours 12
     python tools/results_table.py --missing | python tools/launch.py - --limit 8 --partition long
 
-The commands are those that the script prints with DRY_RUN=1, or the lines of a file, or of stdin (-), as they are typed
-here. A run that reaches its time limit is queued again and continues; one that had been finished ends at once. So the
-same command may be typed again after failures. cfg.py's paths have to be the same folders on all machines. With
---executor local submitit carries the runs out here, on the first GPUs, to try this out; JOBS=4 of the scripts deals
-runs over all GPUs of one machine.
+The commands are those that the script prints with DRY_RUN=1, or the lines of a file or of stdin (-), to be typed in
+this directory. A run that reaches its time limit is queued again and continues. A run that is already finished ends at
+once, so you may type the same command again after failures. cfg.py's paths have to be the same folders on all machines.
+With --executor local submitit carries out the runs on this machine, on its first GPUs; this is for a trial. JOBS=4 of
+the scripts distributes runs over all GPUs of one machine.
 """
 
 import sys
@@ -38,7 +38,7 @@ from tools.common.processes import launched
 
 
 class Command(Checkpointable):
-    """What a job does: carries out a command in a folder. Cut off at its time limit, it is queued again as it was."""
+    """A job: it carries out a command in a folder. If it is cut off at its time limit, it is queued again unchanged."""
 
     def __init__(self, folder: Path):
         self.folder = str(folder)
@@ -47,7 +47,7 @@ class Command(Checkpointable):
         process = subprocess.Popen(words, cwd=self.folder)
         try:
             code = process.wait()
-        finally:  # submitit leaves by SystemExit; a run that is told to end writes down how far it is
+        finally:  # submitit leaves by SystemExit; a run that has to end saves its state
             process.terminate()
             process.wait()
         if code:
@@ -57,10 +57,11 @@ class Command(Checkpointable):
 def main(argv: list[str] | None = None) -> list[submitit.Job]:
     args = parse(argv)
     if launched():
-        raise UserError("Jobs are handed over once.", "torchrun starts this command several times.", "Leave it out.")
+        found = "torchrun starts this command several times."
+        raise UserError("Jobs are submitted once.", found, "Type python instead of torchrun.")
     commands = read_commands(args.commands)
     job = Command(ROOT if args.commands.endswith(".sh") else Path.cwd())
-    for name in ("data_path", "results_path"):  # as they are here, for jobs that start in the root
+    for name in ("data_path", "results_path"):  # as in this directory, for jobs that start in the root
         os.environ[f"VP_{name.upper()}"] = str(getattr(cfg, name))
     executor = build_executor(args)
     if args.executor == "local":
@@ -69,7 +70,8 @@ def main(argv: list[str] | None = None) -> list[submitit.Job]:
         jobs = executor.map_array(job, commands)
     except FailedJobError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise UserError("sbatch is given an array job.", reason, "Mend --partition, --hours or --sbatch.") from None
+        next_step = "Correct --partition, --hours or --sbatch."
+        raise UserError("sbatch has to accept an array job.", reason, next_step) from None
     for submitted, command in zip(jobs, commands, strict=True):
         print(f"{submitted.job_id}  {shlex.join(command)}")
     array = jobs[0].job_id.partition("_")[0]
@@ -84,13 +86,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__file__, __doc__)
     parser.add_argument("commands", help="a script of experiments/reproduce, a file of commands, or - for stdin")
     parser.add_argument("--executor", choices=("slurm", "local"), default="slurm", help="default %(default)s")
-    parser.add_argument("--limit", type=positive_int, default=1, help="so many jobs at a time; default %(default)s")
-    parser.add_argument("--gpus", type=whole_number, default=1, help="of each job; default %(default)s")
-    parser.add_argument("--cpus", type=positive_int, default=8, help="of each job; default %(default)s")
+    parser.add_argument("--limit", type=positive_int, default=1, help="most jobs at a time; default %(default)s")
+    parser.add_argument("--gpus", type=whole_number, default=1, help="GPUs of each job; default %(default)s")
+    parser.add_argument("--cpus", type=positive_int, default=8, help="CPU cores of each job; default %(default)s")
     parser.add_argument("--memory", type=positive_float, help="of each job, in GB; default: the cluster's own")
-    hours = "a job's time; then it is queued again, up to 20 times; default %(default)s"
+    hours = "time limit of a job, in hours; then it is queued again, up to 20 times; default %(default)s"
     parser.add_argument("--hours", type=positive_float, default=24.0, help=hours)
-    parser.add_argument("--partition", help="SLURM's; default: the cluster's own")
+    parser.add_argument("--partition", help="SLURM's partition; default: the cluster's own")
     more = "a further option of sbatch, account=NAME for example; may be given several times"
     parser.add_argument("--sbatch", action="append", default=[], metavar="NAME=VALUE", help=more)
     return parser.parse_args(argv)
@@ -107,24 +109,24 @@ def read_commands(source: str) -> list[list[str]]:
         environment = os.environ | {
             "DRY_RUN": "1",
             "LC_ALL": "C.UTF-8",
-        }  # else bash quotes what is no ASCII its own way
+        }  # else bash has its own quotes for other characters than ASCII
         done = subprocess.run(["bash", source], env=environment, capture_output=True, text=True)
         if done.returncode:
-            raise UserError(f"{source} is to print its commands.", done.stderr.strip() or "It failed.", next_step)
+            raise UserError(f"{source} has to print its commands.", done.stderr.strip() or "It failed.", next_step)
         text = done.stdout
     else:
         text = Path(source).read_text(encoding="utf-8", errors="replace")
     try:
         commands = [shlex.split(line, comments=True) for line in text.splitlines()]
     except ValueError as error:
-        raise UserError(f"{source}: a command a line is needed.", f"{error}.", next_step) from None
+        raise UserError(f"{source}: one command a line is needed.", f"{error}.", next_step) from None
     if not any(commands):
         raise UserError(f"{source}: commands are needed.", "There is none in it.", next_step)
     return [with_settings(words) for words in commands if words]
 
 
 def with_settings(words: list[str]) -> list[str]:
-    """A command as a program with its arguments, whatever NAME=VALUE stands before it; `python` is this one."""
+    """A command as a program and its arguments, also with NAME=VALUE before it; `python` is this interpreter."""
     settings = list(takewhile(re.compile(r"\w+=").match, words))
     program = [sys.executable if word == "python" else word for word in words[len(settings) :][:1]]
     return [*(["env", *settings] if settings else []), *program, *words[len(settings) + 1 :]]
@@ -137,9 +139,9 @@ def build_executor(args: argparse.Namespace) -> submitit.AutoExecutor:
         executor = submitit.AutoExecutor(folder / "%j", cluster=args.executor, slurm_max_num_timeout=20)
     except (RuntimeError, OSError) as error:
         raise UserError(
-            "Jobs are handed to SLURM.",
+            "Jobs are submitted to SLURM.",
             f"That failed: {error}",
-            "Type it on a SLURM machine, or with --executor local.",
+            "Type the command on a SLURM machine, or with --executor local.",
         ) from None
     sbatch = {name.lstrip("-"): value for name, _, value in (option.partition("=") for option in args.sbatch)}
     executor.update_parameters(
@@ -158,10 +160,10 @@ def build_executor(args: argparse.Namespace) -> submitit.AutoExecutor:
 def carry_out(
     executor: submitit.AutoExecutor, command: Command, commands: list[list[str]], limit: int
 ) -> list[submitit.Job]:
-    """Waits for the jobs, `limit` at a time, and tells how each ended.
+    """Waits for the jobs, `limit` at a time, and prints how each ended.
 
     Raises:
-        RunError: some failed; names them.
+        RunError: some jobs failed. It names their output files.
     """
 
     def one(words: list[str]) -> tuple[submitit.Job, bool]:
@@ -174,8 +176,9 @@ def carry_out(
     with ThreadPoolExecutor(limit) as slots:
         ended = list(slots.map(one, commands))
     if failures := [str(job.paths.stderr) for job, failed in ended if failed]:
-        found = f"{len(failures)} failed, what they said is in\n" + "\n".join(failures)
-        raise RunError(f"{len(commands)} runs were to be carried out.", found, "Then type the same command again.")
+        found = f"{len(failures)} failed. Their messages are in\n" + "\n".join(failures)
+        asked = f"{len(commands)} runs should be carried out."
+        raise RunError(asked, found, "Correct the cause, then type the same command again.")
     return [job for job, _ in ended]
 
 

@@ -1,11 +1,11 @@
-"""Makes a CLIP so small that a CPU trains it in a minute, to try the CLIP scripts without a download.
+"""Makes a very small CLIP, which a CPU trains in a minute, to try the CLIP scripts without a download.
 
     python tools/make_tiny_clip.py tiny_clip --dataset digits
 
 Writes tiny_clip/tiny-clip.json (its architecture) and tiny_clip/tiny-clip.pt (its weights), for --clip-config and
---pretrained. It learns from the training split alone, by the image half of CLIP's contrastive loss: each image against
-the text prompts of all classes, in a template drawn anew for every batch. It knows the class names of that data set,
-and no other word.
+--pretrained. It learns from the training split only, with the image half of CLIP's contrastive loss: each image is
+compared with the text prompts of all classes. Each batch draws a new template. The CLIP knows only the words of these
+templates and class names.
 """
 
 import sys

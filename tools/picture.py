@@ -1,8 +1,8 @@
-"""A picture of what a saved prompt does: image, prompt, what the network sees, what it predicts and what that means.
+"""Draws what a saved prompt does: the image, the prompt, the network's input, and the prediction with its source class.
 
     python tools/picture.py --checkpoint results/cnn/ilm_vp/RUN/best.pth --output picture.png
 
-The images stand at equal distances in the test split; none is chosen for its prediction.
+The images are evenly spaced in the test split. None is chosen for its prediction.
 """
 
 import sys
@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument("--dpi", type=positive_int, default=100, help="pixels an inch; 9 inches wide; default 100")
     args = parser.parse_args(argv)
     if args.output.suffix.lower() not in (".png", ".pdf", ".svg"):
-        found = f"--output {args.output}: the ending says which kind of file is written."
-        raise UserError(found, f"It is '{args.output.suffix}'.", "Type for example: --output picture.png")
+        asked = f"--output {args.output}: a file name that ends with .png, .pdf or .svg is needed."
+        raise UserError(asked, f"The ending is '{args.output.suffix}'.", "Type for example: --output picture.png")
     checkpoint, setup = open_checkpoint(args)
     dataset = find_dataset(setup["dataset"]).read()
     setup = {"image_size": dataset.image_size, "class_names": dataset.class_names, **setup}
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> Path:
 
 @torch.no_grad()
 def draw(model: Prompted, images: Tensor, names: list[str], class_names: list[str]) -> Figure:
-    """A row an image: the image (3,h,w), h(0), h(x), and in words the top source class and the predicted target."""
+    """One row an image: the image (3,h,w), h(0), h(x), and in words the top source class and the predicted target."""
     seen, prompt = model.prompt(images).cpu(), model.prompt(torch.zeros_like(images[:1])).cpu()[0]
     logits, source = (each.cpu() for each in model(images, with_source=True))
     top, predicted = source.argmax(1).tolist(), logits.argmax(1).tolist()
@@ -76,10 +76,10 @@ def draw(model: Prompted, images: Tensor, names: list[str], class_names: list[st
             axes.set_axis_off()
         target = class_names[predicted[i]]
         lines = (
-            f"an image of: {short(names[i])}",
+            f"true target: {short(names[i])}",
             f"top source class: {short(model.network.class_names[top[i]])}",
             f"predicted target: {short(target)}",
-            f"(stands for it: {short(mapped[target])})",
+            f"(mapped from: {short(mapped[target])})",
         )
         row[3].set_box_aspect(1 / 1.5)  # as high as the pictures
         row[3].text(0, 0.5, "\n\n".join(lines), va="center", fontsize=9, parse_math=False)

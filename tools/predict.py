@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[str, float]]]:
     args = parser.parse_args(argv)
     precision = resolve_precision(args.precision, args.device)
     checkpoint, setup = open_checkpoint(args)
-    if "class_names" not in setup:  # a foreign checkpoint: only the data set knows what its classes are called
+    if "class_names" not in setup:  # an original repository's checkpoint: only the data set knows the class names
         dataset = find_dataset(setup["dataset"]).read()
         setup |= {"class_names": dataset.class_names, "image_size": dataset.image_size}
     class_names = setup["class_names"]
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[str, float]]]:
     probabilities = torch.cat([model(batch).softmax(1).cpu() for batch, _ in loader])
     found = {}
     for file, row in zip(args.image, probabilities, strict=True):
-        best = row.sort(descending=True, stable=True)  # equals in the order of arg-max: a map may be many-to-one
+        best = row.sort(descending=True, stable=True)  # stable: equals keep arg-max's order
         found[file] = [
             (class_names[label], p)
             for label, p in zip(best.indices[:TOP].tolist(), best.values[:TOP].tolist(), strict=True)

@@ -1,7 +1,7 @@
 """Downloads, unpacks and verifies data sets below cfg.data_path:  python tools/prepare_data.py dtd flowers102
 
-Typed again, the command goes on where it was stopped and leaves alone what is complete. FILE.part is a file that is
-not whole yet, ARCHIVE.unpacking/ what has been unpacked so far, ARCHIVE.unpacked says that it was unpacked to its end.
+If you type the same command again, it continues where it stopped, and does not change complete files. FILE.part is an
+incomplete download. ARCHIVE.unpacking/ holds the files unpacked so far. ARCHIVE.unpacked marks a finished unpacking.
 """
 
 import sys
@@ -33,7 +33,7 @@ from tools.common.command import run_command
 
 COMMAND = "python tools/prepare_data.py"
 DRIVE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
-ATTEMPTS, PAUSE, TIMEOUT, CHUNK = 5, 2.0, 60.0, 1 << 16  # connections for a file, seconds, seconds, bytes
+ATTEMPTS, PAUSE, TIMEOUT, CHUNK = 5, 2.0, 60.0, 1 << 16  # connections a file, seconds, seconds, bytes
 BROKEN = (URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError)
 
 
@@ -56,25 +56,25 @@ def main(argv: list[str] | None = None) -> None:
             print(f"\n{error}\n", file=sys.stderr)
             failed.append(name)
     if failed:
-        next_step = f"The reasons are printed above. When they are mended, type: {COMMAND} {' '.join(failed)}"
+        next_step = f"The reasons are printed above. Correct them, then type: {COMMAND} {' '.join(failed)}"
         raise UserError(f"To prepare: {', '.join(names)}.", f"Failed: {', '.join(failed)}.", next_step)
 
 
 def prepare(dataset: catalog.Dataset) -> None:
-    """Fetches file after file, until the data set is complete. Raises a UserError where it cannot be completed."""
+    """Downloads file after file, until the data set is complete. Raises a UserError if it cannot be completed."""
     try:
         for download in dataset.downloads:
-            with suppress(UserError):  # what lies there already, in whichever layout, may be all that is needed
+            with suppress(UserError):  # the files on disk, in any layout, may be all that is needed
                 return verify(dataset)
             obtain(dataset, download)
         verify(dataset)
     except OSError as error:
-        next_step = "Make room there, or mend its permissions, or set VP_DATA_PATH; then type the command again."
+        next_step = "Free disk space there, correct its permissions, or set VP_DATA_PATH. Then type the command again."
         raise RunError(f"{dataset.name} is kept in {cfg.data_path}.", f"It cannot be: {error}", next_step) from None
 
 
 def verify(dataset: catalog.Dataset) -> None:
-    """Says that a data set is complete. Raises a UserError where it cannot be read or is not as its row says."""
+    """Prints that a data set is complete. Raises a UserError if it cannot be read or differs from its row."""
     name, by_hand = dataset.name, dataset.by_hand.format(data_path=cfg.data_path)
     next_step = by_hand or "Type: pip install -r requirements.txt"
     if dataset.downloads:
@@ -82,7 +82,7 @@ def verify(dataset: catalog.Dataset) -> None:
         next_step = f"To start over, delete all but the archives in {home}, then type: {COMMAND} {name}"
     try:
         splits = dataset.layout.read(cfg.data_path, name)
-    except UserError as error:  # its last line says to type this very command
+    except UserError as error:  # its last line names this same command
         raise UserError(f"{name}: it is not complete.", f"{error.asked}\n{error.found}", next_step) from None
     parts = (splits.train, splits.val, splits.test)
     found = (len(splits.class_names), *(len(part) if part else 0 for part in parts))
@@ -106,7 +106,7 @@ def in_words(numbers: tuple[int, ...]) -> str:
 
 
 def obtain(dataset: catalog.Dataset, download: catalog.Download) -> None:
-    """Sees to it that one file is there, with the right md5, and unpacked if it is an archive."""
+    """Downloads one file if it is missing, checks its md5, and unpacks it if it is an archive."""
     file = cfg.data_path / download.path
     if Path(f"{file}.unpacked").exists():
         return
@@ -123,13 +123,13 @@ def obtain(dataset: catalog.Dataset, download: catalog.Download) -> None:
 
 
 def fetch(dataset: catalog.Dataset, url: str, part: Path) -> None:
-    """Receives one file, over as many connections as it takes."""
+    """Downloads one file. If the connection breaks, it connects again, up to ATTEMPTS times in all."""
     file, by_hand = part.with_suffix(""), dataset.by_hand.format(data_path=cfg.data_path)
     then = f"Type the command again later, or put the file at {file}. {by_hand}"
     if url.startswith("drive:"):
         drive_id = url.removeprefix("drive:")
         url, page = DRIVE.format(drive_id), f"https://drive.google.com/file/d/{drive_id}/view"
-        then = f"To go on, open {page} in a browser and put the file at {file}, then run the command again. {by_hand}"
+        then = f"Open {page} in a browser and put the file at {file}. Then type the command again. {by_hand}"
     print(f"{dataset.name}: downloading {url}", flush=True)
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -143,13 +143,13 @@ def fetch(dataset: catalog.Dataset, url: str, part: Path) -> None:
 
 
 def receive(url: str, part: Path) -> None:
-    """Appends what `part` lacks, over one connection. Raises one of BROKEN, or OSError where the disk is too small."""
+    """Appends the missing bytes to `part`, over one connection. Raises one of BROKEN, or OSError on a full disk."""
     start = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "visual-prompting"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         response = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
     except HTTPError as error:
-        if error.code == 416:  # nothing is lacking, or this is no part of the server's file
+        if error.code == 416:  # no byte is missing, or this is not a part of the server's file
             if error.headers["Content-Range"] == f"bytes */{start}":
                 return
             part.unlink()
@@ -171,7 +171,7 @@ def receive(url: str, part: Path) -> None:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpacks a .zip or .tar.*, beside it at first, so that no half of an image ever lies in `target`."""
+    """Unpacks a .zip or .tar.* into a folder beside it, then moves the files: `target` never has half a file."""
     workshop = Path(f"{archive}.unpacking").resolve()
     shutil.rmtree(workshop, ignore_errors=True)
     is_zip = archive.suffix == ".zip"
@@ -187,7 +187,7 @@ def unpack(archive: Path, target: Path) -> None:
                 bar.update(file.tell() - bar.n)
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         next_step = "Delete it, then type the command again."
-        raise UserError(f"{archive} is unpacked.", f"It cannot be: {error}.", next_step) from None
+        raise UserError(f"{archive} has to be unpacked.", f"It cannot be: {error}.", next_step) from None
     for path in [path.relative_to(workshop) for path in workshop.rglob("*") if path.is_file()]:
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         (workshop / path).replace(target / path)

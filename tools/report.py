@@ -1,13 +1,13 @@
-"""One HTML page of a results folder, in one file: tables, curves, and every run with its prompt, map and receipt.
+"""Makes one HTML file of a results folder: tables, curves, and every run with its prompt, map and receipt.
 
     python tools/report.py
     python tools/report.py RESULTS --output report.html --metric at-best-val --network resnet18
 
-The page needs no server and no internet, and can be read without JavaScript; with it, tables sort, and methods,
-networks and data sets are chosen. Printed are tables, curves, and the runs that are open.
+The page needs no server and no internet, and can be read without JavaScript. With JavaScript a reader can sort tables
+and choose methods, networks and data sets. A printed page has the tables, the curves, and the runs that are open.
 
-A run with a prompt takes 40 KB (its prompt 13, its heat map 19, its words the rest), the curves of five methods over
-200 epochs 190 KB. 585 runs of 200 epochs, as many as ILM-VP's table of ImageNet networks has, made a page of 23 MB
+A run with a prompt takes 40 KB: its prompt 13, its heat map 19, its text the rest. The curves of five methods over 200
+epochs take 190 KB. ILM-VP's table of ImageNet networks has 585 runs; as many runs of 200 epochs made a page of 23 MB
 within a minute. Chromium opened it in two seconds.
 """
 
@@ -32,15 +32,15 @@ from data import catalog
 from errors import UserError
 from tools.common.args import Parser
 from tools.common.command import run_command
-from tools.common.curves import Line, panels, style, swatch
 from tools.common.files import write_whole
 from tools.common.machine import ROOT
-from tools.common.methods import Column, position
-from tools.common.results import METRICS
-from tools.common.run_view import RunView, view
-from tools.common.tables import Table, add_table_flags, build_table, named, read_networks
+from tools.reporting.curves import Line, panels, style, swatch
+from tools.reporting.methods import Column, position
+from tools.reporting.receipts import METRICS
+from tools.reporting.run_view import RunView, view
+from tools.reporting.tables import Table, add_table_flags, build_table, named, read_networks
 
-TEMPLATES = ROOT / "tools" / "templates"
+TEMPLATES = ROOT / "tools" / "reporting" / "templates"
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,13 @@ def main(argv: list[str] | None = None) -> Path:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__file__, __doc__)
     add_table_flags(parser, [row.name for row in catalog.DATASETS])
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default report.html in the folder of results")
+    output = "the HTML file; default report.html in the folder of results"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=output)
     return parser.parse_args(argv)
 
 
 def target(args: argparse.Namespace) -> Path:
-    """The file to write. Raises UserError if it cannot be one, before minutes of work are done for it."""
+    """The file to write. Raises UserError if it cannot be written, before minutes of work."""
     output = args.output or args.results / "report.html"
     asked = f"--output {output}: the file that the page is written to."
     if output.is_dir():
@@ -93,7 +94,7 @@ def target(args: argparse.Namespace) -> Path:
 def curves_of(table: Table, views: dict[Path, RunView], looks: dict[Column, dict]) -> list[Curves]:
     """The figures of a network, one a data set.
 
-    They show the runs of the table's cells, and the unfinished runs of a cell that has no finished one.
+    They show the runs of the table's cells. A cell without a finished run shows its unfinished runs.
     """
     runs = {cell: [views[path] for path in paths] for cell, paths in table.runs.groupby(["row", "column"]).path}
     unfinished: dict[tuple[str, Column], list[RunView]] = defaultdict(list)
@@ -122,7 +123,7 @@ def line_of(column: Column, runs: list[RunView], shared: set[str], look: dict) -
 
 
 def render(args, tables: list[Table], curves: list[Curves], runs: list[RunView], notes: list[str]) -> str:
-    """The page. Jinja2 escapes what comes from files: all but the SVG, the style and the script, which are ours."""
+    """The page. Jinja2 escapes all text except the SVG, the style and the script, which this repository makes."""
     script, css = ((TEMPLATES / f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     receipts = [run.receipt for run in runs]
     datasets = sorted({run.dataset for run in receipts}, key=lambda name: position(name, args.order))

@@ -1,15 +1,15 @@
-"""Tables of results, from the receipts that runs leave: rows are data sets, columns methods, one table a network.
+"""Tables of results, from the receipts of runs: rows are data sets, columns are methods, one table a network.
 
     python tools/results_table.py
     python tools/results_table.py --metric at-best-val --format latex --output table.tex
     python tools/results_table.py --missing | sh
     python tools/results_table.py --missing --network resnet18 --methods cnn/ilm_vp --datasets dtd --seeds 7 8 9
 
-Finished runs that differ in nothing but the seed (and --device and the like) are averaged. A column is a method in one
-setting: its head names the flags that differ from the script's defaults, and the caption those that all trained columns
-share. Bold is the best of a row, with the cells that print the same. Below a table stand the differences that the
-papers headline, where both sides were run in one setting on the paper's network. The notes of csv and of --missing go
-to stderr.
+Finished runs that differ only in the seed (or in flags like --device) are averaged. A column is a method in one
+setting. Its head names the flags that differ from the script's defaults. Flags that are the same in all trained columns
+stand in the caption. The best cell of a row is bold, and so are cells with the same text. Below a table stand the
+papers' headline numbers beside the measured ones, if the methods were run in one setting on the paper's network. The
+notes of csv and of --missing go to stderr.
 """
 
 import sys
@@ -31,9 +31,9 @@ from tools.common.args import Parser
 from tools.common.command import run_command
 from tools.common.files import write_whole
 from tools.common.machine import ROOT
-from tools.common.methods import Column
 from tools.common.naming import CLIP
-from tools.common.tables import FORMATS, add_table_flags, axes, build_table, named, read_networks
+from tools.reporting.methods import Column
+from tools.reporting.tables import FORMATS, add_table_flags, axes, build_table, named, read_networks
 
 
 def main(argv: list[str] | None = None) -> str:
@@ -61,7 +61,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__file__, __doc__)
     add_table_flags(parser, [row.name for row in catalog.DATASETS])
     parser.add_argument("--format", choices=FORMATS, default="markdown", help="default markdown")
-    commands = "instead of tables, the commands of the runs that are missing or not finished"
+    commands = "instead of tables, print the commands of the runs that are missing or not finished"
     parser.add_argument("--missing", action="store_true", help=commands)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file instead of stdout")
     return parser.parse_args(argv)
@@ -71,7 +71,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def missing(runs: pd.DataFrame, args: argparse.Namespace) -> list[str]:
-    """The commands of a network's runs that are missing or not finished; they write into the same results."""
+    """The commands of a network's runs that are missing or not finished. They write into the same folder of results."""
     begun = [(run.dataset, run.column, run.seed) for run in named(runs, args).run if not run.finished]
     done = {(run.dataset, run.column, run.seed) for run in runs.run if run.finished}
     wanted = dict.fromkeys([*product(*axes(runs, args)), *begun])
@@ -81,15 +81,15 @@ def missing(runs: pd.DataFrame, args: argparse.Namespace) -> list[str]:
 
 
 def command(runs: pd.DataFrame, dataset: str, column: Column, seed: int) -> str:
-    """What to type in the working directory for a run: the command of another run of its column, else a new one.
+    """The command to type in the working directory for a run. It follows another run of its column if there is one.
 
-    Files of a CLIP are given by their whole path.
+    Files of a CLIP have absolute paths.
     """
     same = sorted(runs.run[runs.column == column], key=lambda run: (run.dataset, run.seed) != (dataset, seed))
     args = (same or list(runs.run))[0].args
     clip = {f"--{name.replace('_', '-')}": args[name] for name in sorted(CLIP) if args.get(name)}
     if "--clip-config" in clip:
-        clip.pop("--clip-model", None)  # one of them is typed
+        clip.pop("--clip-model", None)  # a command has only one of them
     if same:
         typed = same[0].command[2:]
         words = [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]

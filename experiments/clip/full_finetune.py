@@ -1,7 +1,8 @@
-"""Full fine-tuning of CLIP's image encoder: every weight learns, and a new last layer; the upper baseline.
+"""Full fine-tuning of CLIP's image encoder: all its weights and a new last layer learn; the upper baseline.
 
-A baseline of both papers' CLIP experiments; neither states its settings. Here: the shorter side resized to 256 for an
-input of 224 (in this ratio for others), a random crop and flip in training, CLIP's own preprocessing in evaluation.
+Both papers' CLIP experiments have this baseline; neither paper states its settings. Here the shorter side is resized to
+256 for an input of 224, in the same ratio for other inputs. Training takes a random crop and flip, evaluation takes
+CLIP's own preprocessing.
 
     python experiments/clip/full_finetune.py --dataset flowers102
 """

@@ -1,7 +1,7 @@
-"""ILM-TP-VP: a visual prompt on CLIP, and a text prompt for each class chosen again while it learns.
+"""ILM-TP-VP: a visual prompt on CLIP, and a text prompt for each class, chosen again at the start of every epoch.
 
 Chen et al., "Understanding and Improving Visual Prompting: A Label-Mapping Perspective", CVPR 2023, its CLIP section:
-the source labels are 81 templates x T classes; iterative label mapping gives each class the text prompt that CLIP, with
+the source labels are 81 templates x T classes. Iterative label mapping gives each class the text prompt that CLIP, with
 the current visual prompt, predicts most often for its training images.
 
     python experiments/clip/ilm_tp_vp.py --dataset flowers102

@@ -1,7 +1,7 @@
-"""Linear probing on CLIP: a new last layer on the frozen image encoder, the baseline that learns no pixels.
+"""Linear probing on CLIP: a new last layer on the frozen image encoder. This baseline learns no pixels.
 
-A baseline of both papers' CLIP experiments. The images are prepared as CLIP's own preprocessing does it; the encoder
-never changes, so its embeddings (before they are made unit vectors) are computed once for all epochs.
+It is in both papers' CLIP experiments. CLIP's own preprocessing prepares the images. The encoder never changes, so its
+embeddings (before they are made unit vectors) are computed once for all epochs.
 
     python experiments/clip/linear_probing.py --dataset flowers102
 """

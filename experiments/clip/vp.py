@@ -1,4 +1,4 @@
-"""VP: a visual prompt on CLIP as it was first proposed, a frame around or a patch on the image.
+"""VP: the first visual prompt for CLIP, a frame or a patch of learned pixels on the image.
 
 Bahng et al., "Exploring Visual Prompts for Adapting Large-Scale Models", arXiv 2203.17274, 2022, Section 3. The prompt
 starts from a standard normal and lives in CLIP's normalised space.
@@ -23,7 +23,7 @@ from tools.common.args import add_template_flag, clip_parser
 from tools.common.flag_types import whole_number, whole_number_in
 from tools.common.run import run_experiment
 
-METHODS = {  # side of the input and size of the prompt in pixels, unit of its values -> the prompt
+METHODS = {  # side of the input in pixels, size of the prompt in pixels, unit of its values -> the prompt
     "padding": lambda side, size, unit: AdditiveVisualPrompt(frame(side, size), unit),
     "fixed_patch": lambda side, size, unit: AdditiveVisualPrompt(corner(side, size), unit),
     "random_patch": lambda side, size, unit: RandomPatchVisualPrompt(size, side, unit),

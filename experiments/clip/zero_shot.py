@@ -1,4 +1,4 @@
-"""Zero-shot CLIP: the text prompts alone, nothing learns; the baseline called TP (text prompting).
+"""Zero-shot CLIP: text prompts only, nothing learns. This baseline is called TP (text prompting).
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, Section 3.1.
 

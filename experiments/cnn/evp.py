@@ -2,7 +2,7 @@
 
 Wu et al., "Unleashing the Power of Visual Prompting at the Pixel Level", TMLR 2024, its section on non-CLIP models:
 each target class gets the source class that the network, with the prompt at its start (zero), predicts most often for
-its training images. The released code maps at batch size 1 and without normalisation; this is what the paper describes.
+its training images. The released code maps at batch size 1 and without normalisation; this script follows the paper.
 
     python experiments/cnn/evp.py --network resnet50_v1 --dataset cifar100
 """

@@ -1,4 +1,4 @@
-"""FLM-VP: a visual prompt, and a label mapping made once, before it learns.
+"""FLM-VP: a visual prompt, and a label mapping made once, before training.
 
 Chen et al., "Understanding and Improving Visual Prompting: A Label-Mapping Perspective", CVPR 2023, Section 3:
 frequency-based label mapping. Each target class gets the source class that the network, with the prompt at its start

@@ -1,8 +1,9 @@
 """Full fine-tuning: every weight of the network learns, the upper baseline.
 
 As in the experiments of Chen et al., "Understanding and Improving Visual Prompting: A Label-Mapping Perspective", CVPR
-2023. Images are resized to 256 x 256 for an input of 224 (in this ratio for others); training sees a random crop of the
-input's size, flipped half of the time, evaluation the centre crop: the original evaluates on random crops too.
+2023. Images are resized to 256 x 256 for an input of 224, in the same ratio for other inputs. Training takes a random
+crop of the input's size, flipped half of the time. Evaluation takes the centre crop; the original also evaluates on
+random crops.
 
     python experiments/cnn/full_finetune.py --network resnet18 --dataset flowers102
 """

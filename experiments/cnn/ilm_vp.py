@@ -1,4 +1,4 @@
-"""ILM-VP: a visual prompt, and a label mapping made again while it learns.
+"""ILM-VP: a visual prompt, and a label mapping made again at the start of every epoch.
 
 Chen et al., "Understanding and Improving Visual Prompting: A Label-Mapping Perspective", CVPR 2023, Section 4:
 iterative label mapping. At the start of every epoch each target class gets the source class that the network, with the

@@ -1,4 +1,4 @@
-"""Linear probing: a new last layer on a frozen network, the baseline that learns no pixels.
+"""Linear probing: a new last layer on a frozen network. This baseline learns no pixels.
 
 As in the experiments of Chen et al., "Understanding and Improving Visual Prompting: A Label-Mapping Perspective", CVPR
 2023. The images fill the network's input. The network never changes, so its features are computed once for all epochs.

@@ -1,13 +1,15 @@
-# Shared by the scripts beside it, one a table: each calls `run` or `methods` in its loops and ends with `summary`.
+# The scripts beside this file use it, one script a table. Each calls `run` or `methods` in its loops and ends with
+# `summary`. These settings may stand before a script's name:
 #
 #     DATASETS="dtd flowers102" SEEDS=7 EPOCH=2 ./ilm_vp_cnn.sh    a part of the table; NETWORKS, METHODS likewise
-#     DRY_RUN=1     print the commands, as they are typed in the repository's root, and run none
-#     JOBS=4        so many runs at a time, dealt over the visible GPUs (on the CPU, set OMP_NUM_THREADS as well)
-#     FLAGS="--precision float32"    for every experiment, after the loop's own; paths in it seen from the root
+#     DRY_RUN=1     print the commands, to be typed in the repository's root, and run none
+#     JOBS=4        4 runs at a time, distributed over the visible GPUs (on the CPU, set OMP_NUM_THREADS as well)
+#     FLAGS="--precision float32"    flags for every experiment, after the loop's own; paths are relative to the root
 #     PYTHON=python3.12              the interpreter
 #
-# Data sets are fetched before, by tools/prepare_data.py. A run's output goes to a file in results_path/logs. Typed
-# again, finished runs are skipped and broken ones continue. The exit status is 1 if any run failed, 130 after Ctrl-C.
+# Download the data sets first, with tools/prepare_data.py. A run's output goes to a file in results_path/logs. If you
+# type the same command again, it skips finished runs and continues interrupted ones. The exit status is 1 if any run
+# failed, 130 after Ctrl-C.
 # shellcheck shell=bash
 
 refuse() {
@@ -16,7 +18,7 @@ refuse() {
 }
 [ "${BASH_VERSINFO[0]}${BASH_VERSINFO[1]}" -ge 44 ] ||
     refuse "$0 needs bash 4.4 or newer; this is $BASH_VERSION. On macOS: brew install bash, then type: bash $0"
-(($#)) && refuse "$0 takes no arguments but settings before it: DATASETS=dtd DRY_RUN=1 $0"
+(($#)) && refuse "$0 takes no arguments. Settings stand before its name: DATASETS=dtd DRY_RUN=1 $0"
 for name in DATASET SEED METHOD NETWORK; do
     [[ -v $name && ! -v ${name}S ]] && refuse "$name is set. The setting is called ${name}S."
 done
@@ -31,7 +33,7 @@ words=$(printf %s "$FLAGS" | xargs printf '%s\n') || refuse "FLAGS=$FLAGS: its q
 # shellcheck disable=SC2034 # for the scripts
 evp_datasets="cifar100 cifar10 flowers102 food101 eurosat sun397 ucf101 svhn oxfordpets dtd resisc45 clevr"
 
-# data_path and results_path as cfg.py has them here, for the runs start in another directory: the root.
+# data_path and results_path are read from cfg.py in this directory, since the runs start in another one, the root.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd) || exit 2
 [[ $PYTHON == [!/]*/* ]] && PYTHON=$PWD/$PYTHON
 paths='import runpy, sys; cfg = runpy.run_path(sys.argv[1]); print(cfg["data_path"], cfg["results_path"], sep="\n")'
@@ -46,7 +48,7 @@ else
     mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | grep -x '[0-9][0-9]*')
 fi
 declare -A count=([done]=0 [skipped]=0 [failed]=0)
-pids=() commands=() logs=() failed=() # the first three by slot, of the runs under way; a slot has its GPU
+pids=() commands=() logs=() failed=() # the first three have one entry for each slot in use; each slot has its GPU
 
 run() { # run SCRIPT FLAGS...: prints one command, or starts it once a slot is free
     local command=("$PYTHON" "$@") line log slot=0
@@ -64,7 +66,7 @@ run() { # run SCRIPT FLAGS...: prints one command, or starts it once a slot is f
     ((${#log} > 200)) && log=${log: -200} # file names end at 255
     mkdir -p "$VP_RESULTS_PATH/logs" || exit 2
     commands[slot]=${line% } logs[slot]=$VP_RESULTS_PATH/logs/$log.log
-    set -m # a process group of its own, which Ctrl-C reaches through stop() alone
+    set -m # a process group of its own: Ctrl-C reaches it only through stop()
     "${command[@]}" >"${logs[slot]}" 2>&1 </dev/null &
     pids[slot]=$!
     set +m
@@ -90,7 +92,7 @@ tell() { # prints a status line for each run that has ended, and frees its slot
         if ((code)); then
             status=failed failed+=("${commands[slot]}")
             detail="exit status $code, $(grep -a . "${logs[slot]}" | tail -n 3 | paste -sd ' ') (all of it: ${logs[slot]})"
-        else # evaluate.py prints a loss as well; a run that had been finished only tells its result, no epochs
+        else # evaluate.py prints a loss, too; a run that was finished before prints its result, but no epochs
             detail=$(awk '(/^Test accuracy/ && !told++) || /^mean / { $1 = $1; print }' "${logs[slot]}")
             status=skipped
             grep -Eaq $'(^|\r)(epoch|no training|Continuing) |: loss ' "${logs[slot]}" && status="done"
@@ -113,12 +115,12 @@ summary() {
     exit 0
 }
 
-stop() { # stop SIGNAL: passes it on, and waits until the runs have written down how far they are
+stop() { # stop SIGNAL: passes the signal to the runs, and waits until they have saved their state
     trap 'signal KILL' INT TERM HUP # if Ctrl-C is pressed again
     echo "Stopping the runs under way ..." >&2
     signal "$1"
     wait
-    echo "Stopped. To go on, type the same command again: finished runs are skipped, broken ones continue." >&2
+    echo "Stopped. To continue, type the same command again: finished runs are skipped, interrupted ones continue." >&2
     exit 130
 }
 

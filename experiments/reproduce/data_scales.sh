@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# EVP with less data (Wu et al., TMLR 2024): CLIP trained on 1, 4, 7 and 10 % of each class. What can be set: common.sh,
-# and FRACTIONS. Which methods and data sets the paper shows is not known for sure here: these are those of its main
-# table that learn and stay on the frozen CLIP, and all of its data sets.
+# EVP with less data (Wu et al., TMLR 2024): CLIP trained on 1, 4, 7 and 10 % of each class. The settings are in
+# common.sh, and FRACTIONS.
+# It is not known for sure here which methods and data sets the paper shows. These are the methods of its main table
+# that learn and keep CLIP frozen, and all data sets of that table.
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# EVP's ablations (Wu et al., TMLR 2024) on CLIP: EVP itself, then one part changed at a time. What can be set:
-# common.sh, and ABLATIONS="--no-diversity,--prompt-size 20" (flags of experiments/clip/evp.py, by commas).
-# On which data sets the paper's ablations are, with which sizes, and with which learning rate where the gradient's norm
-# is not the L2 norm, is not known for sure here: cifar100, sizes around its 30 and 164, and its 70 for all.
+# EVP's ablations (Wu et al., TMLR 2024) on CLIP: EVP itself, then one part changed at a time. The settings are in
+# common.sh, and ABLATIONS="--no-diversity,--prompt-size 20" (flags of experiments/clip/evp.py, separated by commas).
+# Three things are not known for sure here: the data sets of the paper's ablations, their sizes, and their learning rate
+# for gradient norms other than L2. This script takes cifar100, sizes around EVP's 30 and 164, and EVP's 70 for all.
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # EVP's main table (Wu et al., TMLR 2024): CLIP on 12 data sets, zero-shot, VP, EVP, linear probing, full fine-tuning.
-# What can be set: common.sh. The seed is EVP's own, for all methods; how linear probing and full fine-tuning were set
-# the paper does not say. resisc45 has to be fetched by hand (python tools/prepare_data.py resisc45 says how).
-# VP warms up for 1000 steps, so a small EPOCH needs less: METHODS=vp EPOCH=10 FLAGS="--warmup 16".
+# The settings are in common.sh. All methods have EVP's own seed. The paper does not give the settings of linear probing
+# and full fine-tuning. resisc45 has to be downloaded by hand (python tools/prepare_data.py resisc45 says how).
+# VP warms up for 1000 steps, so a small EPOCH needs a shorter warm-up: METHODS=vp EPOCH=10 FLAGS="--warmup 16".
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

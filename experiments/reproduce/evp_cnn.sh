@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# EVP on non-CLIP models (Wu et al., TMLR 2024): EVP with its many-to-one label mapping. What can be set: common.sh.
-# Which networks beside ResNet-50 and which data sets the paper's table has is not known for sure here: these are its
-# main table's data sets, and README's table of networks has the others to choose from. The baselines come with
-# METHODS="evp linear_probing full_finetune".
+# EVP on non-CLIP models (Wu et al., TMLR 2024): EVP with its many-to-one label mapping. The settings are in common.sh.
+# It is not known for sure here which data sets, and which networks besides ResNet-50, the paper's table has. These are
+# the data sets of its main table. README's table lists more networks. METHODS="evp linear_probing full_finetune" adds
+# the baselines.
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

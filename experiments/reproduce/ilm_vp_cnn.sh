@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ILM-VP on ImageNet networks (Chen et al., CVPR 2023): random, frequency and iterative label mapping, and the baselines
-# linear probing and full fine-tuning; mean and deviation over three seeds. What can be set: common.sh.
-# abide has to be made by hand before (python tools/prepare_data.py abide says how).
+# linear probing and full fine-tuning; mean and standard deviation over three seeds. The settings are in common.sh.
+# Make abide by hand first (python tools/prepare_data.py abide says how).
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

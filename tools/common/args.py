@@ -25,7 +25,7 @@ from tools.common.flag_types import (
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are UserErrors, and which keeps the command to be typed again.
+    """An argument parser. It raises UserErrors, and stores the command in `command`, so that a user can type it again.
 
     Args:
         file: the script's `__file__`.
@@ -54,31 +54,31 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
-    """--device, --precision, --workers, --gpu-cache-fraction; their defaults are cfg.py's."""
+    """--device, --precision, --workers, --gpu-cache-fraction; cfg.py has their defaults."""
     which = "auto, cpu, cuda, cuda:1, mps; default %(default)s"
     parser.add_argument("--device", type=device, default=cfg.device, help=which)
     types = "float32, bfloat16, float16, or auto: float16 on CUDA, float32 elsewhere; default %(default)s"
     parser.add_argument("--precision", type=precision, default=cfg.precision, help=types)
     workers = "processes that decode images where there is no cache, or auto; default %(default)s"
     parser.add_argument("--workers", type=auto_or_whole_number, default=cfg.workers, help=workers)
-    gpu = "decoded images stay on the GPU up to this fraction of its free memory, in [0,1]; default %(default)s"
+    gpu = "keep decoded images on the GPU up to this fraction of its free memory, in [0,1]; default %(default)s"
     parser.add_argument("--gpu-cache-fraction", type=zero_or_fraction, default=cfg.gpu_cache_fraction, help=gpu)
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, what it belongs to where it does not say so itself, and the machine's flags."""
+    """--checkpoint, the flags for a checkpoint that does not say what it belongs to, and the machine's flags."""
     parser.add_argument("--checkpoint", type=Path, required=True, help="a best.pth or ckpt.pth of any method")
     parser.add_argument("--network", help="for a checkpoint of the original ILM-VP repository, which does not name it")
-    parser.add_argument("--dataset", help="likewise; or another data set with the same classes")
+    parser.add_argument("--dataset", help="as --network; or another data set with the same classes")
     add_clip_flags(parser, None, None)
     add_machine_flags(parser)
 
 
 def resolve_precision(precision: str, device) -> str:
-    """`auto` made definite for a torch.device.
+    """The precision for a torch.device, with `auto` replaced: float16 on CUDA, float32 elsewhere.
 
     Raises:
-        UserError: float16 is asked for where its gradients cannot be scaled.
+        UserError: float16 on a device where its gradients cannot be scaled.
     """
     if precision == "auto":
         return "float16" if device.type == "cuda" else "float32"
@@ -96,8 +96,8 @@ def experiment_parser(file: str, doc: str, *, lr: float | None, **defaults: Any)
 
     Args:
         file, doc: the script's `__file__` and `__doc__`.
-        lr: the learning rate; None where nothing learns.
-        defaults: `epoch`, `seed` and `batch_size` where they differ from 200, 7 and the data set's own (None).
+        lr: the default learning rate; None if nothing learns.
+        defaults: `epoch`, `seed` and `batch_size`, if they differ from 200, 7 and None (the data set's own).
     """
     parser = Parser(file, doc)
     parser.add_argument("--network", required=True, help="a network of docs/results.md, or timm:NAME")
@@ -106,7 +106,7 @@ def experiment_parser(file: str, doc: str, *, lr: float | None, **defaults: Any)
 
 
 def clip_parser(file: str, doc: str, *, lr: float | None, **defaults: Any) -> Parser:
-    """`experiment_parser` for CLIP: three flags name the model. The namespace's `network` is their short form."""
+    """`experiment_parser` for CLIP: three flags name the model. `args.network` is a short name made of them."""
     parser = Parser(file, doc)
     add_clip_flags(parser, "ViT-B-32-quickgelu", "openai")
     _add_experiment_flags(parser, lr, **{"epoch": 200, "seed": 7, "batch_size": None} | defaults)
@@ -124,7 +124,7 @@ def add_clip_flags(parser: argparse.ArgumentParser, model: str | None, pretraine
 
 
 def clip_name(model: str, pretrained: str, config: str | None) -> str:
-    """What folders and receipts call a CLIP. After a file's name stands the start of its md5."""
+    """The name of a CLIP in folders and receipts. A file's name is followed by the start of its md5."""
     from torchvision.datasets.utils import calculate_md5  # late: slow to import, and seldom needed
 
     architecture = Path(config).stem if config else model
@@ -135,16 +135,16 @@ def clip_name(model: str, pretrained: str, config: str | None) -> str:
 
 
 def add_template_flag(parser: argparse.ArgumentParser, usual: str) -> None:
-    """--template; where it is not given, the data set's own or the `usual` one holds."""
+    """--template. Without it the data set's own template is used, or else the `usual` one."""
     template = f"text prompt, {{}} for the class name; default '{usual}', or the data set's own"
     parser.add_argument("--template", type=text_template, help=template)
 
 
 def add_mapping_flags(parser: argparse.ArgumentParser) -> None:
     """--mapping-interval and --mapping-source, of iterative label mapping."""
-    interval = "make the map again every so many epochs; default 1"
+    interval = "number of epochs after which the map is made again; default 1"
     parser.add_argument("--mapping-interval", type=positive_int, default=1, help=interval)
-    source = "predictions that make the map: of a pass of its own, or of the last epoch's training; default pass"
+    source = "predictions that make the map: of an extra pass, or of the last epoch's training; default pass"
     parser.add_argument("--mapping-source", choices=("pass", "train"), default="pass", help=source)
 
 
@@ -157,20 +157,20 @@ def add_evp_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-diversity", action="store_true", help="no random crop and flip in training")
     width = "width of the frame, in pixels of an input of 224; default 30"
     parser.add_argument("--prompt-size", type=whole_number_in(1, 111), default=30, help=width)
-    side = "side of the image, in pixels of an input of 224; default: what the frame leaves, with --placement add all"
+    side = "side of the image, in pixels of an input of 224; default: what the frame leaves, or 224 for --placement add"
     parser.add_argument("--image-size", type=whole_number_in(1, 224), help=side)
 
 
 def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: int, batch_size: int | None) -> None:
     name = "a data set of docs/data.md, or your folder's name"
     parser.add_argument("--dataset", required=True, help=name)
-    drawn = "of everything that is drawn at random; default %(default)s"
+    drawn = "seed of all random numbers; default %(default)s"
     parser.add_argument("--seed", type=seed_number, default=seed, help=drawn)
     if lr is None:
         parser.set_defaults(epoch=0, shots=None, train_fraction=None, val_fraction=None)
     else:
         _add_training_flags(parser, lr, epoch)
-    own = batch_size or "the original's for the data set"
+    own = batch_size or "that of the original repository for the data set"
     parser.add_argument("--batch-size", type=positive_int, default=batch_size, help=f"images; default: {own}")
     plain = "no folding, no shared border, no cache of pixels: the slow reference"
     parser.add_argument("--plain", action="store_true", help=plain)
@@ -189,5 +189,5 @@ def _add_training_flags(parser: Parser, lr: float, epoch: int) -> None:
     fewer = parser.add_mutually_exclusive_group()
     fewer.add_argument("--shots", type=positive_int, help="train on this many images a class")
     fewer.add_argument("--train-fraction", type=fraction, help="train on this fraction of each class, in (0,1]")
-    held = "fraction of the training images that is cut off for validation, where there is no such split; in (0,1]"
+    held = "use this fraction of the training images for validation, if there is no such split; in (0,1]"
     parser.add_argument("--val-fraction", type=fraction, help=held)

@@ -11,7 +11,7 @@ from tools.common.files import unwritable
 
 
 def _in_a_thread(args: threading.ExceptHookArgs) -> None:
-    """A file that TensorBoard's thread could not write is told of by `show`, which gets the same error."""
+    """Hides an OSError of TensorBoard's thread: `show` gets the same error and reports it."""
     if not isinstance(args.exc_value, OSError):
         threading.__excepthook__(args)
 
@@ -20,7 +20,7 @@ class Board:
     """The run's `tensorboard/` folder.
 
     Args:
-        done: epochs that are kept; what an earlier start showed of later ones is taken off the board.
+        done: how many epochs are kept. Later epochs of an earlier start are removed from the board.
     """
 
     def __init__(self, folder: Path, done: int):
@@ -31,7 +31,7 @@ class Board:
         self._writer = SummaryWriter(str(folder), purge_step=done + 1)
 
     def show(self, record: dict, pictures: list[Path]) -> None:
-        """Adds the numbers of an epoch's record and PNG files, under their names, at the record's epoch.
+        """Adds an epoch's numbers and its PNG files, under their names, at the epoch of the record.
 
         Raises:
             RunError: the disk is full.
@@ -46,5 +46,5 @@ class Board:
             raise unwritable(self.folder, error) from None
 
     def close(self) -> None:
-        with suppress(OSError):  # the disk is full, which the run says of its checkpoint already
+        with suppress(OSError):  # the disk is full: the run reports this when it saves its checkpoint
             self._writer.close()

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, with the previous one kept; read without executing anything; refused where damaged."""
+"""Checkpoints: written whole, the previous one kept; read without executing code; refused if they are damaged."""
 
 import argparse
 import os
@@ -24,18 +24,18 @@ def save_checkpoint(path: Path, content: dict, *, keep_previous: bool = False) -
 
 
 def states(parts: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint holds of each part, a tensor or whatever has state_dict()."""
+    """What a checkpoint holds of each part. A part is a tensor or has state_dict()."""
     return {key: part.detach().cpu() if isinstance(part, Tensor) else part.state_dict() for key, part in parts.items()}
 
 
 def restore(parts: dict[str, Any], checkpoint: dict) -> None:
-    """Loads into each part what `states` took from it."""
+    """Loads the saved `states` into the parts."""
     for key, part in parts.items():
         part.copy_(checkpoint[key]) if isinstance(part, Tensor) else part.load_state_dict(checkpoint[key])
 
 
 def load_latest(path: Path, hint: str) -> tuple[dict | None, Path]:
-    """The checkpoint at `path` and its file, or the previous one where that is damaged or missing; None where none is.
+    """The checkpoint at `path` and its file; the previous one if that is damaged or missing; None if there is neither.
 
     Raises:
         UserError: the only checkpoint is damaged, or both are.
@@ -54,17 +54,17 @@ def load_latest(path: Path, hint: str) -> tuple[dict | None, Path]:
 
 
 def load_checkpoint(path: Path, hint: str) -> dict:
-    """Reads a checkpoint onto the CPU; only tensors and plain types are admitted, nothing in it is executed.
+    """Reads a checkpoint onto the CPU. It may hold tensors and plain types only; no code in it is executed.
 
     Args:
-        hint: what to type next where that fails.
+        hint: what to type next if that fails.
 
     Raises:
-        UserError: no such file, cut off, or it holds anything else.
+        UserError: the file is missing or cut off, or holds anything else.
     """
     asked = f"{path}: a checkpoint is needed."
     try:
-        if zipfile.is_zipfile(path):  # torch does not compare all checksums; files from before 2020 are no archives
+        if zipfile.is_zipfile(path):  # torch does not check all checksums; files from before 2020 are no archives
             with zipfile.ZipFile(path) as archive:
                 if damaged := archive.testzip():
                     raise ValueError(f"the checksum of {damaged} is wrong")
@@ -88,14 +88,15 @@ def open_checkpoint(args: argparse.Namespace) -> tuple[dict, dict]:
     """Reads --checkpoint; says what it belongs to.
 
     Args:
-        args: the flags of `add_checkpoint_flags`. Those for the network and the data set are needed where the
-            checkpoint does not name them. For CLIP they also say where its weights lie now.
+        args: the flags of `add_checkpoint_flags`. Those for the network and the data set are needed if the checkpoint
+            does not name them. For CLIP they may also give the new path of its weights.
 
     Returns:
-        The checkpoint, and its setup: `network` (or `clip`), `dataset`, and the rest of what a run of ours saved there.
+        The checkpoint, and its setup: `network` (or `clip`), `dataset`, and what else a run of this repository saved.
 
     Raises:
-        UserError: no such checkpoint, a name is missing, or the network is another one than the checkpoint's.
+        UserError: there is no such checkpoint, a name is missing, or the flags name another network than the
+            checkpoint's.
     """
     checkpoint = load_checkpoint(args.checkpoint, "Give the path of a best.pth or ckpt.pth.")
     setup = checkpoint.get("setup", {})
@@ -110,7 +111,7 @@ def open_checkpoint(args: argparse.Namespace) -> tuple[dict, dict]:
         _require_same_network(setup, args.network, clip)
     elif not args.dataset or bool(args.network) == bool(clip) or len(clip) == 1:
         raise UserError(
-            "This checkpoint does not say what it belongs to, as those of the original repository do not.",
+            "This checkpoint does not say what it belongs to. Those of the original repository do not.",
             f"Given: --network {args.network}, --dataset {args.dataset}"
             f"{', and of CLIP ' + ', '.join(clip) if clip else ''}.",
             "Type for example: --network resnet18 --dataset flowers102, or for CLIP: --clip-model ViT-B-32-quickgelu"
@@ -123,7 +124,7 @@ def open_checkpoint(args: argparse.Namespace) -> tuple[dict, dict]:
 
 
 def _require_same_network(setup: dict, network: str | None, clip: dict[str, str]) -> None:
-    """Refuses flags that name another network than the checkpoint's; CLIP's files may have moved."""
+    """Refuses flags that name another network than the checkpoint's. They may name moved files of the same CLIP."""
     own = setup.get("clip", {})
     moved = {name: os.path.isfile(value) and own.get(name) != value for name, value in clip.items()}
     others = {name: value for name, value in clip.items() if not moved[name] and own.get(name) != value}

@@ -1,4 +1,4 @@
-"""How a command ends when its user made a mistake or pressed Ctrl-C: with a message and an exit code, no traceback."""
+"""Ends a command after a user's mistake or Ctrl-C with a message and an exit code, without a traceback."""
 
 import os
 import signal
@@ -11,8 +11,8 @@ from tools.common import processes
 
 
 def run_command(main: Callable[[], object]) -> None:
-    """Calls a script's `main`; exits with the error's code (2 a mistake, 1 a failed run, 130 Ctrl-C or SIGTERM)."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what schedulers send before they kill
+    """Calls a script's `main`. Exits with the error's code: 2 a mistake, 1 a failed run, 130 Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it before they kill
     try:
         processes.connect()
         main()
@@ -36,7 +36,7 @@ def run_command(main: Callable[[], object]) -> None:
 
 
 def _exit(code: int) -> None:
-    """Ends this process; one of several without waiting for what they have begun together."""
+    """Ends this process. One of several does not wait for what they have begun together."""
     sys.stdout.flush()
     sys.stderr.flush()
     processes.before_exit()

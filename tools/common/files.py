@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, then renamed. One process of a run writes them."""
+"""Writes files whole or not at all: under a temporary name, then renamed. Only one process of a run writes."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from tools.common.processes import is_first
 
 
 def write_whole(path: Path, write: Callable[[Path], object], keep: Path | None = None) -> None:
-    """Lets `write` make a temporary file and renames it to `path`; a crash leaves the old file as it was.
+    """Lets `write` make a temporary file, then renames it to `path`. A crash leaves the old file as it was.
 
     Only the first process of a run writes.
 
     Args:
-        keep: where the old file is moved to. After a crash it may be there, and none at `path`.
+        keep: where the old file is moved to. After a crash it may be there, with no file at `path`.
 
     Raises:
         RunError: the file cannot be written (disk full, no permission).
@@ -39,7 +39,7 @@ def write_whole(path: Path, write: Callable[[Path], object], keep: Path | None =
             os.replace(path, keep)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        explanation = unwritable(path, error)  # before the half-written file gives its room back
+        explanation = unwritable(path, error)  # before deleting the half-written file frees its space
         with suppress(OSError):
             temporary.unlink()
         raise explanation from None
@@ -47,10 +47,10 @@ def write_whole(path: Path, write: Callable[[Path], object], keep: Path | None =
 
 @contextmanager
 def own_folder(path: Path) -> Iterator[None]:
-    """Makes a run's folder and holds the lock in it, for all processes that carry out this run.
+    """Makes a run's folder and holds its lock, for all processes that carry out this run.
 
     Raises:
-        UserError: another process has it, or it cannot be made.
+        UserError: another process holds the lock, or the folder cannot be made.
     """
     if not is_first():
         yield
@@ -95,12 +95,12 @@ def unwritable(path: Path, error: Exception) -> RunError:
     free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else None
     reason = str(error).splitlines()[0]
     if free is not None and free < 2**16 and not isinstance(error, OSError):
-        reason = "No space left on device"  # torch speaks of positions in the file instead
+        reason = "No space left on device"  # torch reports positions in the file instead
     room = "no folder" if free is None else f"{free / 1e6:.1f} MB are free there"
     return RunError(
         f"{path} has to be written.",
         f"It could not be: {reason} ({room}).",
-        "What had been saved before is untouched. Make room or mend the permissions, then type the command again.",
+        "Earlier files are untouched. Free disk space or correct the permissions, then type the command again.",
     )
 
 
@@ -109,7 +109,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """The content of a JSON file that holds a dict, {} where there is none.
+    """The dict in a JSON file; {} if there is no file.
 
     Raises:
         UserError: it is damaged.

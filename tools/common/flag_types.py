@@ -1,4 +1,4 @@
-"""What a flag's value has to be: each function takes the words that were typed, and says what is wrong with them."""
+"""The types of flags. Each function converts the text that was typed, or says what is wrong with it."""
 
 import argparse
 import os
@@ -56,7 +56,7 @@ def zero_or_fraction(text: str) -> float:
 
 
 def device(text: str):
-    """The torch.device. `auto` is CUDA where there is one; with torchrun each process has its own GPU."""
+    """The torch.device. `auto` is CUDA if there is one, else the CPU. With torchrun each process has its own GPU."""
     import torch  # late: a misspelt flag should not wait for it
 
     if text == "auto":
@@ -70,7 +70,7 @@ def device(text: str):
         torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(f"{text!r} is not to be had here ({reason}); try cpu") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not available here ({reason}); try cpu") from None
     return chosen
 
 
@@ -81,7 +81,7 @@ def precision(text: str) -> str:
 
 
 def tag_or_file(text: str) -> str:
-    """A file's path made absolute, the same wherever the command is typed; other words stay as they are."""
+    """A file's absolute path, which is the same in every working directory. Other texts stay as they are."""
     return str(Path(text).resolve()) if os.path.isfile(text) else text
 
 

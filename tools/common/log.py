@@ -1,4 +1,4 @@
-"""log.jsonl: a line an epoch."""
+"""log.jsonl: one line an epoch."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ class Log:
         self.records: list[dict] = []
 
     def read(self) -> None:
-        """Reads what an earlier start wrote, up to a line that was cut off in the middle."""
+        """Reads the lines of an earlier start, up to the first damaged one."""
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []:
             try:
                 record = json.loads(line)
@@ -34,7 +34,7 @@ class Log:
         """Drops the epochs after the checkpoint: they are trained again.
 
         Raises:
-            UserError: epochs before the checkpoint are missing, so that the run could not be summed up.
+            UserError: epochs before the checkpoint are missing, so the run's summary would be wrong.
         """
         if len(self.records) < epochs:
             raise UserError(
@@ -57,7 +57,7 @@ class Log:
 
     @staticmethod
     def line(record: dict, epochs: int) -> str:
-        """What a user sees of an epoch."""
+        """An epoch's line for the terminal."""
         parts = [f"epoch {record['epoch']:>3}/{epochs}" if epochs else "no training"]
         for split in ("train", "val", "test"):
             if f"{split}_acc" in record:

@@ -1,4 +1,4 @@
-"""What a run does to, and wants to know of, the machine and the checkout it runs in."""
+"""The machine and the checkout: settings that a run makes, and what it records about them."""
 
 import ctypes
 import gc
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def prepare_device(device) -> None:
-    """Settings of a torch.device for steps of one shape, as all of an epoch are but the last."""
+    """Prepares a torch.device for steps of equal shape. All steps of an epoch have it, except the last."""
     if device.type == "cpu":
         _keep_freed_memory()
     elif device.type == "cuda":
@@ -25,8 +25,8 @@ def prepare_device(device) -> None:
 def _keep_freed_memory() -> None:
     """Lets glibc reuse large freed blocks instead of returning them to the kernel.
 
-    A step on the CPU allocates and frees the same activations each time. To fetch their pages anew costs more than half
-    of a step's time at batch sizes of 64 and above. Other C libraries have no such switch and need none.
+    Each step on the CPU allocates and frees the same activations. Fetching their pages again takes more than half of a
+    step's time at batch sizes of 64 and above. Other C libraries have no such setting and need none.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -36,7 +36,7 @@ def _keep_freed_memory() -> None:
 
 @contextmanager
 def without_old_objects() -> Iterator[None]:
-    """Within it, Python's collector of cycles looks at new objects alone. The imports alone bring half a million."""
+    """Inside it, Python's garbage collector looks only at new objects. The imports alone make half a million."""
     gc.freeze()
     try:
         yield
@@ -45,7 +45,7 @@ def without_old_objects() -> Iterator[None]:
 
 
 def environment(device) -> dict[str, str | None]:
-    """What a receipt says of where a number came from: versions, the torch.device, commit."""
+    """Where a receipt's numbers came from: versions, the torch.device, the commit."""
     import torch  # late: commands that compute nothing use this file, too
 
     return {
@@ -71,7 +71,7 @@ def git_commit() -> str | None:
 
 
 def anonymous_memory() -> int:
-    """Bytes of memory that this process has in use, mapped files not counted; 0 where the kernel does not tell."""
+    """Bytes of memory that this process uses, without mapped files; 0 if the kernel does not report it."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("RssAnon:"):

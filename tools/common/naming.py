@@ -1,4 +1,4 @@
-"""What makes two runs one and the same, and what a run is called: its folder's name, its setting."""
+"""What makes two runs the same run, and a run's names: its folder's name and its setting."""
 
 import argparse
 import hashlib
@@ -9,10 +9,10 @@ from tools.common.args import resolve_precision
 
 _LONGEST = 240  # characters that file systems allow, with room for more
 _CLEAN = re.compile(r"[^\w.+=-]+")
-# What says where and how a run is carried out, not which run it is.
+# Flags that say where and how a run is carried out, not which run it is.
 MACHINE = ("device", "workers", "gpu_cache_fraction", "compile", "share_border", "fresh", "command", "method")
 CLIP = ("clip_model", "pretrained", "clip_config")
-PLACE = ("network", "dataset", "seed")  # with the method: where a run stands in the tables
+PLACE = ("network", "dataset", "seed")  # with the method, these say which cell of the tables a run belongs to
 
 
 def own_flags(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def own_flags(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict
 
 
 def setting(args: argparse.Namespace, parser: argparse.ArgumentParser, precision: str) -> list[str]:
-    """`own_flags` in words, sorted. The precision is named where the device's `auto` would give another one."""
+    """`own_flags` in words, sorted. The precision is named only if it is not what `auto` gives on the device."""
     flags = own_flags(args, parser) | {"precision": precision}
     if precision == resolve_precision("auto", args.device):
         del flags["precision"]
@@ -30,7 +30,7 @@ def setting(args: argparse.Namespace, parser: argparse.ArgumentParser, precision
 
 
 def run_name(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
-    """A readable folder name: network, data set, seed and epochs always, other flags where they differ."""
+    """A readable folder name: network, data set, seed and epochs always, other flags if they are not the default."""
     parts = [args.network, args.dataset, f"seed{args.seed}", f"epoch{args.epoch}"]
     for name, value in own_flags(args, parser).items():
         if name != "epoch":
@@ -40,6 +40,6 @@ def run_name(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
 
 
 def _as_name(value: str) -> str:
-    """A flag's value as a part of a folder's name. Where it has to be changed or cut, some of its md5 follows."""
+    """A flag's value as a part of a folder's name. If it has to be changed or cut, the start of its md5 follows."""
     clean = _CLEAN.sub("-", value)[:40]
     return clean if clean == value else f"{clean}-{hashlib.md5(value.encode()).hexdigest()[:6]}"

@@ -37,13 +37,13 @@ def save(figure: "Figure", file: Path) -> Path:
 def mapping_figure(
     counts: Tensor, sources: Tensor, source_names: Sequence[str], target_names: Sequence[str], most: int = 10
 ) -> "Figure":
-    """For the first `most` targets: the source labels that stand for them, and how the images' predictions fall.
+    """For the first `most` targets: their source labels, and how often the network predicts these.
 
-    Cell (i, j) is the fraction of the images of target j that the network takes for a source label of target i. The
-    last row holds the other predictions, which none of the labels shown stands for. A good map has a bright diagonal.
+    Cell (i, j) is the fraction of the images of target j that the network predicts as a source label of target i. The
+    last row holds all other predictions. A good map has a bright diagonal.
 
     Args:
-        counts: (S,T) int64, predictions by image target.
+        counts: (S,T) int64, how many images of each target are predicted as each source label.
         sources: (T,m) int64, the source labels of each target; -1: none.
     """
     shown = min(most, len(sources))
@@ -74,7 +74,7 @@ def mapping_figure(
 
 
 def prompt_figure(images: Tensor, title: str) -> "Figure":
-    """Images (N,3,H,W) in [0,1], values outside clipped, in a row: what the network sees of prompted examples."""
+    """Prompted examples as the network sees them, in a row: images (N,3,H,W) in [0,1]; values outside are clipped."""
     figure = _figure(figsize=(2.6 * len(images), 3))
     for axes, image in zip(figure.subplots(1, len(images), squeeze=False)[0], images, strict=True):
         axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
@@ -84,7 +84,7 @@ def prompt_figure(images: Tensor, title: str) -> "Figure":
 
 
 def curves_figure(records: Sequence[dict]) -> "Figure":
-    """Accuracy and loss by epoch, a line a split, from the lines of log.jsonl."""
+    """Accuracy and loss by epoch, one curve a split, from the records of log.jsonl."""
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure(figsize=(9, 3.6))
@@ -107,7 +107,7 @@ def curves_figure(records: Sequence[dict]) -> "Figure":
 def prompted_figures(
     model, counter, examples: Tensor, source_names: Sequence[str], target_names: Sequence[str]
 ) -> dict[str, Callable[[], "Figure"]]:
-    """A prompted model's figures by name: `mapping`, and `prompt` where the prompt learns.
+    """A prompted model's figures by name: `mapping`, and `prompt` if the prompt learns.
 
     Args:
         model: has `prompt` and `mapping`.

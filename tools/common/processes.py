@@ -1,6 +1,6 @@
-"""The processes that carry out one run, started by torchrun: who writes files, who speaks, how they meet.
+"""The processes that carry out one run, started by torchrun: which one writes files and prints, and how they connect.
 
-All of them execute the same script, each on its device with its part of every batch. This file asks the environment,
+All of them execute the same script, each on its device with its part of every batch. This file reads the environment,
 before there is a process group. Within a run `algorithms/distributed.py` asks the group.
 """
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from errors import RunError
 
-_store: Any = None  # torchrun's, through which processes that have not met yet can talk
+_store: Any = None  # torchrun's store, through which processes can exchange values before they form a group
 
 
 def launched() -> bool:
@@ -24,7 +24,7 @@ def launched() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process is to write files: it is alone, or the first of several."""
+    """Whether this process writes files: it is alone, or the first of several."""
     return not launched() or os.environ["RANK"] == "0"
 
 
@@ -34,9 +34,9 @@ def part_of_batch() -> slice:
 
 
 def connect() -> None:
-    """Finds the others' store, so that `may_speak` works; before anything can go wrong.
+    """Connects to the store of all processes, for `may_speak`; to be called before anything can go wrong.
 
-    From now on only the first of several processes tells how far they are.
+    From then on only the first of several processes prints its progress.
     """
     global _store
     if launched():
@@ -49,15 +49,15 @@ def connect() -> None:
 
 
 def may_speak() -> bool:
-    """True in the first process that asks: one process tells of an error that many see."""
+    """True in the first process that asks: only one process prints an error that many see."""
     try:
         return _store is None or _store.add("spoken", 1) == 1
-    except RuntimeError:  # the store is gone, with those that might have spoken
+    except RuntimeError:  # the store is gone, and so are the processes that might have printed it
         return True
 
 
 def before_exit() -> None:
-    """Gives the others time to ask, where this failed process holds the store. (In torch 2.4 torchrun does not.)"""
+    """Gives the others time to ask, if this failed process, not torchrun, holds the store, as in torch 2.4."""
     if launched() and is_first() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         time.sleep(3)
 
@@ -74,18 +74,18 @@ def join(device) -> None:
             torch.cuda.set_device(device)
             backend += ",cuda:nccl"
         group = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
-        try:  # an hour: machines whose caches are their own decode a data set at different speeds
+        try:  # an hour: machines with separate caches decode a data set at different speeds
             torch.distributed.init_process_group(backend, store=_store, timeout=timedelta(hours=1), **group)
         except RuntimeError as error:
             raise RunError(
                 f"{group['world_size']} processes are to carry out this run.",
-                f"They do not find each other: {str(error).splitlines()[0]}",
-                "Where machines have several networks, name one: GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0",
+                f"They cannot connect: {str(error).splitlines()[0]}",
+                "If the machines have several networks, name one: GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0",
             ) from None
 
 
 def leave() -> None:
-    """Takes the process group apart, after a run that succeeded."""
+    """Destroys the process group, after a run that succeeded."""
     if launched():
         import torch
 

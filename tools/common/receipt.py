@@ -1,4 +1,4 @@
-"""result.json: the numbers of a run, and the words in which a user is told of them."""
+"""result.json: the numbers of a run, and the text that shows them to the user."""
 
 import os
 import shlex
@@ -10,10 +10,10 @@ from tools.common.machine import ROOT
 
 
 def summarise(records: Sequence[dict]) -> dict:
-    """A run's numbers from its epochs; accuracies in [0,1], epochs counted from 1, the first of equals.
+    """A run's numbers from its epochs. Accuracies are in [0,1], epochs count from 1. The first of equal epochs is best.
 
-    `test_acc_best` selects on the test set, as the originals report. `kept_epoch` is best.pth's: the best validation
-    epoch, or where there is no validation split the best test epoch.
+    `test_acc_best` selects on the test set, as the originals report. `kept_epoch` is the epoch in best.pth: the best
+    validation epoch, or the best test epoch if there is no validation split.
     """
     best_test = max(records, key=lambda record: record["test_acc"])
     best_val = max(records, key=lambda record: record["val_acc"]) if "val_acc" in records[0] else None
@@ -36,7 +36,7 @@ def summarise(records: Sequence[dict]) -> dict:
 
 
 def describe(result: dict, folder: Path) -> str:
-    """What a user reads at the end of a run: accuracies, the map in words, the folder, and what to type next."""
+    """The text at the end of a run: accuracies, the map in words, the folder, and what to type next."""
     when = f"after the last epoch ({result['epochs']})" if result["epochs"] else "without training"
     lines = ["", f"Test accuracy {result['test_acc_last']:.4f} {when}."]
     if result["test_acc_at_best_val"] is not None:

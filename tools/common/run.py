@@ -21,24 +21,23 @@ from tools.common.run_folder import RunFolder
 
 
 def run_experiment(train: Callable[[argparse.Namespace, "Run"], dict], parser: Parser) -> None:
-    """What a script ends with: carries out the command that was typed."""
+    """The last line of a script: it carries out the command that was typed."""
     run_command(lambda: experiment(train, parser))
 
 
 def experiment(
     train: Callable[[argparse.Namespace, "Run"], dict], parser: Parser, argv: list[str] | None = None
 ) -> dict:
-    """One run: its receipt, from its folder if it is finished there, else from `train(args, run)`."""
+    """One run. Returns its receipt: from the folder of a finished run, else from `train(args, run)`."""
     args = parser.parse_args(argv)
     with Run(args, parser) as run:
         return run.folder.report() if run.folder.result else train(args, run)
 
 
 class Run:
-    """What `train(args, run)` is given beside the flags.
+    """The second argument of `train(args, run)`.
 
-    A context manager: entering holds the run's folder, which one process has at a time, and seeds torch. Leaving notes
-    how the run ended.
+    It is a context manager. Entering it locks the run's folder and seeds torch. Leaving it saves how the run ended.
 
     Attributes:
         device, precision, plain, compile, share_border: where and how to compute (`models.networks.Execution`).
@@ -50,7 +49,7 @@ class Run:
         self.device, self.precision = args.device, resolve_precision(args.precision, args.device)
         self.plain, self.compile, self.share_border = args.plain, args.compile, args.share_border
         self.folder = RunFolder(args, parser, self.precision)
-        self._counts = self._trained_counts = None  # what the map is made from; of the last epoch's training
+        self._counts = self._trained_counts = None  # counts for the map; counts of the last epoch's training
 
     def __enter__(self) -> "Run":
         join(self.device)
@@ -70,11 +69,11 @@ class Run:
         return {name: getattr(self.args, name) for name in ("shots", "train_fraction", "val_fraction", "seed")}
 
     def loading(self, default_batch_size: int) -> dict[str, Any]:
-        """The flags that say how images come in, as `build_loader` takes them."""
+        """The flags that say how images are loaded, as `build_loader` takes them."""
         size = self.folder.receipt["batch_size"] = self.args.batch_size or default_batch_size
         if size < world_size():
-            found = f"{world_size()} processes divide it among them, and each needs an image."
-            raise UserError(f"--batch-size {size} is that of all processes together.", found, "Start fewer.")
+            found = f"{world_size()} processes divide each batch, and each process needs an image."
+            raise UserError(f"--batch-size {size} is for all processes together.", found, "Start fewer processes.")
         return {
             "batch_size": size,
             "part": part_of_batch(),
@@ -85,10 +84,10 @@ class Run:
         }
 
     def count_predictions(self, model, loader) -> Tensor:
-        """(S,T) int64: how many images of each target class the network, with its prompt, takes for each source class.
+        """(S,T) int64: how many images of each target class the prompted network predicts as each source class.
 
-        With `--mapping-source train` these are the predictions that the last epoch of training made anyway, from the
-        second epoch on. Else they are those of a pass over the `loader`.
+        With `--mapping-source train`, from the second epoch on, these are the predictions of the last epoch of
+        training. Else they are the predictions of a pass over the `loader`.
         """
         self._counts = self._trained_counts
         if self._counts is None:
@@ -107,14 +106,14 @@ class Run:
         schedule_steps: bool = False,
         network: nn.Module | None = None,
     ) -> dict:
-        """Trains until the last epoch, from where an earlier start of this run stopped; evaluates and saves after each.
+        """Trains to the last epoch, from where an earlier start of this run stopped. Evaluates and saves after each.
 
         Args:
             model: images (B,3,h,w) in [0,1] -> target logits (B,T); its `saved` and `setup` go into checkpoints.
             data: what `load_data` gave.
             scheduler: stepped once an epoch, or with `schedule_steps` after each step of the optimizer.
             on_epoch_start: called with each epoch, counted from 0, before it trains; what it returns is logged.
-            network: the frozen network whose features `data` holds, where the model is a new last layer alone.
+            network: the frozen network whose features `data` holds, if the model is only a new last layer.
 
         Returns:
             The receipt of the finished run.
@@ -162,10 +161,10 @@ class Run:
         return self.folder.finish(**receipt)
 
     def evaluate(self, model: nn.Module, data) -> dict:
-        """A run without training: the model's test accuracy, saved and told like that of a trained one."""
+        """A run without training: the model's test accuracy, saved and printed like that of a trained model."""
         counter = self.folder.draw(model, data.class_names, data.test.examples, self._counter(model))
         self.folder.track({**data.setup, **model.setup}, data.dataset.sizes, model.saved)
-        if not self.folder.log.records:  # else it was stopped just before its end
+        if not self.folder.log.records:  # else an earlier start stopped just before its end
             begin = time.perf_counter()
             result = evaluate(model, data.test, observe=counter, description="test")
             seconds = {"seconds": time.perf_counter() - begin}
@@ -177,7 +176,7 @@ class Run:
         return PredictionCounter(len(model.network.class_names), model.mapping.num_target)
 
     def _mapping_record(self, mapping) -> dict:
-        """What an epoch's record says of a mapping that the epoch began with: nothing where none was made."""
+        """The entries of an epoch's record on the mapping that was made at its start; none if no mapping was made."""
         if int(mapping.sources.max()) < 0:
             raise ValueError("the mapping is not set: call mapping.set(...) before or in on_epoch_start")
         record = {} if mapping.changed is None else {"remapped": mapping.changed}
@@ -185,14 +184,14 @@ class Run:
 
 
 def _explain(error: BaseException, args: argparse.Namespace, kept: str) -> UserError | None:
-    """The message for an error that is no UserError itself; None for a mistake in the code, which keeps its traceback.
+    """The message for an error that is no UserError; None for an error in the code, which keeps its traceback.
 
     Args:
-        kept: what is left of the run.
+        kept: a sentence on what is kept of the run.
     """
     stopped = f"{args.method} had to stop"
     if isinstance(error, KeyboardInterrupt):
-        how = " (or with torchrun, as before)" if launched() else ""
+        how = " (with torchrun, as before)" if launched() else ""
         return Interrupted("Interrupted.", kept, f"To continue: {args.command}{how}")
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return RunError(f"{stopped}: out of memory on {args.device}.", kept, "Try a lower --batch-size.")

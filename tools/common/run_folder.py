@@ -28,10 +28,10 @@ class RunFolder:
     """`results_path/<method>/<name>/`.
 
     Attributes:
-        path: where it is.
+        path: the folder.
         log: the epochs.
-        receipt: entries that result.json gets beside the numbers.
-        result: the receipt of the finished run, None before.
+        receipt: entries that result.json gets besides the numbers.
+        result: the receipt of the finished run; None before.
     """
 
     def __init__(self, args: argparse.Namespace, parser: Parser, precision: str):
@@ -49,28 +49,28 @@ class RunFolder:
         self._named = {name: getattr(args, name) for name in ("method", *PLACE)}
 
     def open(self) -> None:
-        """Makes the folder, or finds an earlier start of the same command in it, and holds it.
+        """Makes the folder, or finds an earlier start of the same command in it, and locks it.
 
         Raises:
-            UserError: another process has the folder, or it is another run's.
+            UserError: another process has locked the folder, or it belongs to another run.
         """
         with ExitStack() as holding:
             holding.enter_context(own_folder(self.path))
             self._find_earlier_start()
-            self._agree(len(self.log.records))  # all have read; from now on the first writes
+            self._agree(len(self.log.records))  # all processes have read; from now on the first one writes
             holding.enter_context(without_old_objects())
             self._held = holding.pop_all()
 
     def _arguments(self) -> dict[str, Any]:
-        """What makes two runs the same run; the precision as it was resolved, so that no run changes it half way."""
+        """What makes two runs the same run. `auto` is replaced in the precision, so that no run changes it half way."""
         own = {name: value for name, value in vars(self.args).items() if name not in MACHINE}
         return own | {"precision": self._precision}
 
     def _find_earlier_start(self) -> None:
-        """Reads what there is of this run and changes nothing. With --fresh nothing is read; `track` clears the folder.
+        """Reads the files of an earlier start and changes none. With --fresh it reads none; `track` clears the folder.
 
         Raises:
-            UserError: the folder is another run's; two runs never have one folder.
+            UserError: the folder belongs to another run. Two runs never have one folder.
         """
         if self.args.fresh:
             return
@@ -90,33 +90,33 @@ class RunFolder:
         self.log.read()
 
     def _agree(self, epochs: int) -> None:
-        """Waits for all processes of the run. Raises UserError where they found other numbers of epochs."""
+        """Waits for all processes of the run. Raises UserError if they found different numbers of epochs."""
         if not agree(epochs):
-            found = f"This one finds {epochs} epochs there, others another number."
+            found = f"This process finds {epochs} epochs there, another process a different number."
             raise UserError(f"{self.path} has to be one folder for all processes.", found, "Use a shared file system.")
 
     def track(self, setup: dict[str, Any], sizes: dict[str, int], parts: dict[str, Any]) -> int:
-        """Says what a checkpoint holds, and loads the run's own if there is one.
+        """Sets what a checkpoint holds, and loads the run's checkpoint if there is one.
 
         Args:
             setup: what is needed to build the model again, in plain values.
             sizes: images by split.
-            parts: checkpoint key -> whatever has state_dict() and load_state_dict(), or a tensor.
+            parts: checkpoint key -> a tensor, or an object with state_dict() and load_state_dict().
 
         Returns:
             How many epochs are done.
 
         Raises:
-            UserError: the checkpoint is damaged, or another run's.
+            UserError: the checkpoint is damaged, or belongs to another run.
         """
         self._setup, self._parts = self._named | setup, parts
-        self._sizes = {f"{part}_size": size for part, size in sizes.items()}
+        self._sizes = {f"{split}_size": size for split, size in sizes.items()}
         if self.args.fresh:
             empty_folder(self.path)
         where = {"working_directory": str(Path.cwd()), "data_path": str(cfg.data_path), "device": str(self.args.device)}
         where |= {"setting": self._setting, "command": self.args.command}
         write_json(self.path / "args.json", self._arguments() | where)
-        self._agree(0)  # the first has written
+        self._agree(0)  # the first process has written
         self._resume()
         self._agree(self._saved_epochs)
         self.log.keep(self._saved_epochs)
@@ -138,7 +138,7 @@ class RunFolder:
             raise UserError(f"{file} should fit this run.", f"It does not: {error!r}", start_over) from None
         if theirs != self._named:
             raise UserError(f"{file} should belong to {self._named}.", f"It belongs to {theirs}.", start_over)
-        if file != self._checkpoint and is_first():  # the damaged one would else become the previous one
+        if file != self._checkpoint and is_first():  # else the damaged file would replace the previous one
             self._checkpoint.unlink(missing_ok=True)
         print(f"Continuing after epoch {self._saved_epochs} of {self.args.epoch}, from {file}", flush=True)
 
@@ -148,7 +148,7 @@ class RunFolder:
         return counter
 
     def end_epoch(self, epoch: int, record: dict) -> None:
-        """Writes the epoch's line, pictures, checkpoint and receipt; `epoch` counts from 0, in the files from 1."""
+        """Writes the epoch's record, pictures, checkpoint and receipt. `epoch` counts from 0, the record from 1."""
         record = {"epoch": epoch + 1, **record}
         self.log.append(record)
         pictures = [plots.save(self._figures[n](), self.path / f"{n}.png") for n in {"mapping"} & self._figures.keys()]
@@ -158,15 +158,15 @@ class RunFolder:
         content = states(self._parts) | {"epoch": epoch, "best_acc": summary["test_acc_best"], "setup": self._setup}
         if summary["kept_epoch"] == epoch + 1:
             save_checkpoint(self.path / "best.pth", content)
-            forget(self.path / "corruptions.json")  # evaluate.py's, of the best.pth before
+            forget(self.path / "corruptions.json")  # evaluate.py made it from the best.pth before
         save_checkpoint(self._checkpoint, content, keep_previous=True)
         self._saved_epochs = epoch + 1
         self._write_result("running")
         print(self.log.line(record, self.args.epoch), flush=True)
-        gc.collect()  # a figure's objects refer to each other; by itself Python lets them grow to 60 MB
+        gc.collect()  # a figure's objects refer to each other; without this Python lets them grow to 60 MB
 
     def finish(self, **receipt: Any) -> dict:
-        """Draws the figures, closes the receipt (with further entries) and says what the user may do next."""
+        """Draws the figures, completes the receipt with these entries and prints what the user may type next."""
         self.receipt |= receipt
         self._draw_figures()
         self.result = self._write_result("finished")
@@ -202,17 +202,17 @@ class RunFolder:
     def close(
         self, error: BaseException | None, explain: Callable[[str], UserError | None]
     ) -> UserError | None:
-        """Lets go of the folder. After an error it leaves an honest status, or no folder where no epoch was finished.
+        """Unlocks the folder. After an error it saves the run's status, or deletes the folder if no epoch was finished.
 
         Returns:
-            What `explain` says of the error, given what is kept of the run.
+            What `explain` returns for the error, given a sentence on what is kept of the run.
         """
         try:
             if self._board:
                 self._board.close()
             if error is None:
                 return None
-            if launched():  # torchrun tells the others to end when one has failed: they are about to
+            if launched():  # when one process fails, torchrun tells the others to end: they already do
                 signal.signal(signal.SIGTERM, lambda *_: None)
             there = any(self.path.glob("ckpt*.pth"))
             if self._saved_epochs:
@@ -225,7 +225,7 @@ class RunFolder:
 
     def _note_stop(self, status: str) -> None:
         self.log.records = self.log.records[: self._saved_epochs]
-        with suppress(RunError, RuntimeError):  # of a full disk, of a GPU whose memory is full
+        with suppress(RunError, RuntimeError):  # a full disk, or a GPU whose memory is full
             self._write_result(status)
             self._figures = {} if launched() else self._figures  # the GPU may wait for the others in vain
             self._draw_figures()

@@ -1,4 +1,4 @@
-"""A run as a page shows it: its numbers in words, its pictures made small, and what of it could not be read."""
+"""A run as a page shows it: its numbers in words, small pictures, and notes on files that could not be read."""
 
 import base64
 import io
@@ -10,21 +10,21 @@ from PIL import Image
 
 from tools.common.log import Log
 from tools.common.receipt import summarise
-from tools.common.results import METRICS, Receipt, number
+from tools.reporting.receipts import METRICS, Receipt, number
 
-# file -> its largest width and height in the page's data, in pixels, and what it shows
+# file -> its largest width and height in the page, in pixels, and what it shows
 _PICTURES = {
     "prompt.png": ((800, 320), "The learned prompt around test images"),
     "mapping.png": (
         (800, 800),
-        "Heat map of the label mapping: what the test images of each target class are taken for",
+        "Heat map of the label mapping: what the test images of each target class are predicted as",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that needs no file: `source` is a data: address, sizes are in pixels."""
+    """An image that needs no file: `source` is a data: URL, sizes are in pixels."""
 
     name: str
     source: str
@@ -39,8 +39,8 @@ class RunView:
 
     Args:
         records: its epochs, from log.jsonl.
-        numbers: the accuracies of METRICS, in [0,1], and the seconds; None where there is none.
-        notes: what of its files could not be read.
+        numbers: the accuracies of METRICS, in [0,1], and the seconds; None for a missing number.
+        notes: which of its files could not be read, and why.
     """
 
     receipt: Receipt
@@ -71,7 +71,7 @@ class RunView:
 
 
 def view(receipt: Receipt) -> RunView:
-    """Reads a run's log and pictures. Never raises for what is in them: the notes tell it."""
+    """Reads a run's log and pictures. It never raises for damaged files: the notes name them."""
     records, notes = read_log(receipt.path / "log.jsonl")
     summary, pictures = {}, []
     try:
@@ -82,7 +82,7 @@ def view(receipt: Receipt) -> RunView:
     numbers = {key: number(found.get(key)) for key in (*(key for key, *_ in METRICS.values()), "seconds")}
     for name, (largest, text) in _PICTURES.items():
         try:
-            if (receipt.path / name).exists():  # not every method has it, and a run that was stopped may not
+            if (receipt.path / name).exists():  # some methods have none, and a stopped run may have none
                 pictures.append(small_picture(receipt.path / name, largest, text))
         except Exception as error:  # a damaged picture raises nearly anything
             notes.append(f"{name} cannot be read: {' '.join(str(error).split()) or type(error).__name__}.")
@@ -90,7 +90,7 @@ def view(receipt: Receipt) -> RunView:
 
 
 def read_log(path: Path) -> tuple[list[dict], list[str]]:
-    """The epochs of log.jsonl as far as they can be read, and a note if that is not to its end."""
+    """The epochs of log.jsonl up to the first damaged line, and a note if there is such a line."""
     log, notes = Log(path), []
     try:
         log.read()
@@ -103,7 +103,7 @@ def read_log(path: Path) -> tuple[list[dict], list[str]]:
 
 
 def small_picture(file: Path, largest: tuple[int, int], text: str) -> Picture:
-    """A picture of at most that width and height, as WebP. Raises what Pillow raises where the file is damaged."""
+    """A picture of at most this width and height, as WebP. If the file is damaged, it raises Pillow's error."""
     with Image.open(file) as image:
         picture = image.convert("RGB")
     picture.thumbnail(largest, Image.Resampling.LANCZOS)

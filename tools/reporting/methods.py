@@ -1,6 +1,6 @@
 """The methods of the tables, curves and report: one row a method, in the order of the columns.
 
-A script without a row here, a method of your own, is called by its file's name and gets a mark that no row has.
+Your own method has no row here. It is called by its script's file name and gets a mark that no row has.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Headline:
-    """A paper's headline figure of a method: `points`, in percent, on a `network`, the mean over `datasets`.
+    """A paper's headline number for a method: `points` in percent on a `network`, the mean over `datasets`.
 
-    Where there is a `baseline`, a method's script, the points are the difference to it.
+    If there is a `baseline` (a method's script), the points are the difference to it.
     """
 
     points: float
@@ -23,7 +23,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Method:
-    """A method: its script below experiments/, the paper's name, its mark in figures, what its paper headlines."""
+    """A method: its script below experiments/, the paper's name for it, its mark in figures, its paper's headlines."""
 
     script: str
     name: str
@@ -48,7 +48,7 @@ _EVP_CLIP = (
     Headline(2.1, _CLIP, _12, _EVP, "clip/linear_probing"),
 )
 
-# The colours are Okabe and Ito's, which colour-blind readers tell apart; the markers are for print. Scripts of both
+# The colours are Okabe and Ito's: colour-blind readers can distinguish them. The markers are for print. Scripts of both
 # folders that do the same have the same mark.
 _ROWS = (
     Method("cnn/rlm_vp", "RLM-VP", "#CC79A7", "^"),
@@ -72,7 +72,7 @@ _LEFT = [mark for mark in _MARKS if not _USED & set(mark)]  # a new row above ma
 
 
 def rows_of(scripts: Iterable[str]) -> dict[str, Method]:
-    """All rows, and behind them one for each of the user's own among the `scripts`, which share a page."""
+    """All rows, then one row for each of the user's own methods among the `scripts` of a page."""
     own = sorted(set(scripts) - METHODS.keys())
     marks = [_LEFT[number % len(_LEFT)] for number in range(len(own))]
     return METHODS | {
@@ -81,7 +81,7 @@ def rows_of(scripts: Iterable[str]) -> dict[str, Method]:
 
 
 def position(name: str, known: Sequence[str]) -> tuple[int, str]:
-    """A key to sort names by: those of `known` in its order, the others behind, by the alphabet."""
+    """A key to sort names: first those of `known` in its order, then the others in alphabetical order."""
     return [*known, name].index(name), name
 
 
@@ -93,7 +93,7 @@ class Column:
     setting: tuple[str, ...] = ()
 
     def __lt__(self, other: "Column") -> bool:
-        """Columns stand in the order of METHODS, one method's by their settings."""
+        """Columns stand in the order of METHODS; columns of one method in the order of their settings."""
         mine, theirs = ((position(column.method, [*METHODS]), column.setting) for column in (self, other))
         return mine < theirs
 
@@ -102,6 +102,6 @@ class Column:
         return self.method.partition("/")[0]
 
     def label(self, shared: Collection[str] = ()) -> str:
-        """The method's name, and what of its setting is not `shared`."""
+        """The method's name, and the flags of its setting that are not `shared`."""
         own = ", ".join(words for words in self.setting if words not in shared)
         return rows_of([self.method])[self.method].name + (f" ({own})" if own else "")

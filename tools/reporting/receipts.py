@@ -1,4 +1,4 @@
-"""The receipts of runs, read back: which method in which setting, on which data set, with which numbers."""
+"""Reads the receipts of runs: which method in which setting, on which data set, with which numbers."""
 
 import shlex
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from pathlib import Path
 
 from errors import UserError
 from tools.common.files import read_json
-from tools.common.methods import Column
 from tools.common.naming import PLACE
+from tools.reporting.methods import Column
 
-# --metric -> the number in result.json, what it is the accuracy of, and why a run may lack it
+# --metric -> the key in result.json, the words for this accuracy, and why a run may lack it
 METRICS = {
     "last": ("test_acc_last", "after the last epoch", ""),
     "best": ("test_acc_best", "at its best epoch, chosen on the test set, as the originals report", ""),
@@ -24,9 +24,9 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Receipt:
-    """A run, with the content of its args.json, and of its result.json ({} where there is none yet).
+    """A run, with the content of its args.json and its result.json ({} if there is none yet).
 
-    `command` is what was typed, in words; `size` is the data set's number of classes and of test images.
+    `command` is the typed command as a list of words. `size` is the data set's number of classes and of test images.
     """
 
     path: Path
@@ -42,13 +42,13 @@ class Receipt:
 
 
 def number(value: object) -> float | None:
-    """A number as it is, None for anything else that a damaged file may hold instead."""
+    """The value if it is a number; None for anything else, which a damaged file may hold."""
     right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
     return value if right else None
 
 
 def read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
-    """Every run in `folder`, and a note for each whose files cannot be used. Raises UserError if there is no run."""
+    """Every run in `folder`, and a note on each run whose files cannot be used. Raises UserError if there is no run."""
     receipts, notes = [], []
     for path in sorted({file.parent for name in ("args", "result") for file in folder.glob(f"*/*/*/{name}.json")}):
         try:
@@ -57,13 +57,13 @@ def read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
             notes.append(f"Left out, {path}: {getattr(error, 'found', f'not the receipt of a run, {error!r}')}")
     if not receipts:
         found = " ".join(notes) or f"There is none{'' if folder.is_dir() else ', nor such a folder'}."
-        hint = "Run an experiment, or type the path of another folder of results behind the command."
-        raise UserError(f"Runs are looked for as {folder}/cnn/ilm_vp/RUN/result.json.", found, hint)
+        hint = "Run an experiment, or add the path of another folder of results to the command."
+        raise UserError(f"A run is a file like {folder}/cnn/ilm_vp/RUN/result.json.", found, hint)
     return receipts, notes
 
 
 def read_receipt(path: Path) -> Receipt:
-    """A run's receipt. Raises an error that `read_receipts` catches if it is damaged or of another run."""
+    """A run's receipt. If it is damaged or belongs to another run, raises an error that `read_receipts` catches."""
     args, result = read_json(path / "args.json"), read_json(path / "result.json")
     method, identity = "/".join(path.parts[-3:-1]), (str(args["network"]), str(args["dataset"]), int(args["seed"]))
     own = {"method": method, "epochs": args["epoch"], **dict(zip(PLACE, identity, strict=True))}

@@ -1,6 +1,6 @@
-"""Tables of accuracies, made from the receipts of runs: rows are data sets, columns methods, one table a network.
+"""Tables of accuracies, made from the receipts of runs: rows are data sets, columns are methods, one table a network.
 
-A frame of runs has one line a run: the fields of its Receipt, its `method`, and the Receipt itself as `run`.
+A DataFrame of runs has one row a run: the fields of its Receipt, its `method`, and the Receipt itself as `run`.
 """
 
 import argparse
@@ -16,32 +16,33 @@ import cfg
 from errors import unknown_name
 from tools.common.flag_types import seed_number
 from tools.common.machine import ROOT
-from tools.common.methods import METHODS, Column, position
 from tools.common.naming import CLIP, MACHINE, PLACE
-from tools.common.results import METRICS, Receipt, read_receipts
+from tools.reporting.methods import METHODS, Column, position
+from tools.reporting.receipts import METRICS, Receipt, read_receipts
 
 pd.set_option("mode.string_storage", "python")  # names in a file may hold half characters, which pyarrow refuses
 
 
 def add_table_flags(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> None:
-    """Adds the flags that choose runs and their numbers; `datasets` are the known ones, in the order of the rows."""
+    """Adds the flags that choose runs and their numbers. `datasets` are the known ones, in the order of the rows."""
     where = "the folder of results; default results_path of cfg.py"
     parser.add_argument("results", nargs="?", type=Path, default=cfg.results_path, help=where)
     parser.add_argument("--metric", choices=METRICS, default="last", help="which test accuracy; default last")
-    parser.add_argument("--network", metavar="NAME", help="this network alone, named as its runs' folders begin")
-    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="these rows; default all that were run")
+    parser.add_argument("--network", metavar="NAME", help="only this network, as its runs' folders name it")
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="only these rows; default all that were run")
     scripts = [f"{file.parent.name}/{file.stem}" for file in sorted(ROOT.glob("experiments/*/*.py"))]
-    methods = "these columns, cnn/ilm_vp for example; default all that were run"
+    methods = "only these columns, cnn/ilm_vp for example; default all that were run"
     parser.add_argument("--methods", nargs="+", choices=scripts, metavar="FOLDER/SCRIPT", help=methods)
-    parser.add_argument("--seeds", nargs="+", type=seed_number, metavar="N", help="default all that were run")
+    seeds = "only these seeds; default all that were run"
+    parser.add_argument("--seeds", nargs="+", type=seed_number, metavar="N", help=seeds)
     parser.set_defaults(order=list(datasets))
 
 
 def read_networks(args: argparse.Namespace) -> tuple[list[pd.DataFrame], list[str]]:
-    """The runs of each network that was asked for, in the order of the rows, and notes on what cannot be used.
+    """The runs of each network that the flags name, in the order of the rows, and notes on runs that cannot be used.
 
     Raises:
-        UserError: there is no run, or none of --network.
+        UserError: there is no run, or no run of --network.
     """
     receipts, notes = read_receipts(args.results)
     receipts.sort(key=lambda run: (position(run.dataset, args.order), run.column, run.seed))
@@ -57,16 +58,16 @@ def read_networks(args: argparse.Namespace) -> tuple[list[pd.DataFrame], list[st
 
 
 def named(runs: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
-    """Those of the runs whose data set, method and seed were named; where none was named, all."""
+    """The runs whose data set, method and seed the flags name. A flag that was not given admits all."""
     for key, names in {"dataset": args.datasets, "method": args.methods, "seed": args.seeds}.items():
         runs = runs[runs[key].isin(names)] if names else runs
     return runs
 
 
 def axes(runs: pd.DataFrame, args: argparse.Namespace) -> tuple[list[str], list[Column], list[int]]:
-    """A network's data sets, columns and seeds: those that were named, else those of its finished runs.
+    """A network's data sets, columns and seeds: those that the flags name, else those of its finished runs.
 
-    A method that was named and not run has a column if another method of its folder was run.
+    A method that is named but was not run has a column if another method of its folder was run.
     """
     done, folders = runs[runs.finished], {column.folder for column in runs.column}
     columns = {column for column in done.column if not args.methods or column.method in args.methods}
@@ -80,10 +81,10 @@ class Table:
     """One network's accuracies in percent.
 
     Args:
-        rows: row -> its data set; data sets of one name and several sizes have several rows.
-        shared: the part of the setting that all trained runs have.
-        runs: the frame of all runs in the cells, with their `row` and `accuracy`.
-        cells: (row, column) -> `mean`, `std` and `n` over seeds; none where one of the runs has no number.
+        rows: row -> its data set. Data sets of one name and several sizes have several rows.
+        shared: the flags of the setting that all trained runs have in common.
+        runs: the DataFrame of all runs in the cells, with their `row` and `accuracy`.
+        cells: (row, column) -> `mean`, `std` and `n` over seeds. There is no cell if one of its runs has no number.
     """
 
     network: str
@@ -105,20 +106,20 @@ class Table:
 
     @cached_property
     def best(self) -> pd.DataFrame:
-        """Whether a cell is the best of its row, if several are filled. Cells that print the same are best together."""
+        """Whether a cell is the best of its row, if that has several cells. Cells with the same text are all best."""
         printed = self.means.map(lambda mean: float(f"{mean:.1f}"))
         return printed.eq(printed.max(axis=1), axis=0).mul(printed.count(axis=1) > 1, axis=0)
 
     @cached_property
     def words(self) -> pd.DataFrame:
-        """`85.4 ± 0.6`, without a deviation for one seed, with n where other cells have more; a dash for no seed."""
+        """`85.4 ± 0.6`; no deviation for one seed; n is added if other cells have more seeds; a dash for no seed."""
         mean, std, n = (self.cells[name] for name in ("mean", "std", "n"))
         words = mean.map("{:.1f}".format) + std.map(" ± {:.1f}".format).where(n > 1, "")
         return self.pivot(words + n.map(" (n = {})".format).where(n < n.max(), "")).fillna("-")
 
 
 def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
-    """The table of one network's runs; its notes tell what the papers found, and what of the runs is not in it."""
+    """The table of one network's runs. Its notes compare with the papers, and say which runs are not in it."""
     (key, how, absent), (datasets, columns, _) = METRICS[args.metric], axes(runs, args)
     network, runs = runs.network.iloc[0], named(runs, args)
     done = runs[runs.finished]
@@ -154,14 +155,14 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
 
 
 def differing_flags(runs: Iterable[Receipt]) -> str:
-    """The flags that differ between the runs of a cell: defaults that another machine or version had."""
+    """The flags that differ between the runs of a cell: another machine or version may have other defaults."""
     first, *others = (run.args for run in runs)
     names = first.keys() - {*MACHINE, *PLACE, *CLIP, "working_directory", "data_path", "setting"}
     return ", ".join(sorted(name for name in names if any(args.get(name) != first[name] for args in others)))
 
 
 def comparisons(table: Table) -> list[str]:
-    """The papers' headlines beside what was measured, for every setting in which both sides have a column."""
+    """The papers' headlines beside the measured numbers, for every setting in which both methods have a column."""
     lines = []
     figures = [(row.script, figure) for row in METHODS.values() for figure in row.headlines]
     for (method, figure), column in product(figures, table.columns):
@@ -184,7 +185,7 @@ def comparisons(table: Table) -> list[str]:
     return lines
 
 
-# Formats: each makes the text of some tables, and the notes that are not in it --------------------------------------
+# Formats: each returns the text of the tables, and the notes that are not in the text -------------------------------
 
 _MARKDOWN = str.maketrans({"|": r"\|"})
 _LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"})
@@ -193,7 +194,7 @@ _LATEX |= str.maketrans({"[": "{[}", "<": r"\textless{}", ">": r"\textgreater{}"
 
 
 def grid(table: Table, escape: dict[int, str], bold: str) -> pd.DataFrame:
-    """The table as escaped text, its rows' names as the first column; the best of a row in `bold`."""
+    """The table as escaped text, with the rows' names as first column, and the best of each row in `bold`."""
     words = table.words.map(lambda text: text.translate(escape))
     words = words.where(~table.best, words.map(bold.format))
     words.columns = [column.label(table.shared).translate(escape) for column in table.columns]
@@ -225,7 +226,7 @@ def latex(tables: list[Table], notes: list[str]) -> tuple[str, list[str]]:
 
 
 def comma_separated(tables: list[Table], notes: list[str]) -> tuple[str, list[str]]:
-    """One table for all networks: mean, standard deviation and n of every column. Captions are notes."""
+    """One table for all networks: mean, standard deviation and n of every column. The captions become notes."""
     frames = {}
     for table in tables:
         kinds = {"": table.means, " std": table.pivot(table.cells["std"]), " n": table.pivot(table.cells.n)}

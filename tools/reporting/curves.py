@@ -1,4 +1,4 @@
-"""Curves by epoch, the methods together, as SVG with the page's font and text colour."""
+"""Curves by epoch, all methods in one figure, as SVG with the page's font and text colour."""
 
 import io
 import re
@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tools.common.methods import Column, rows_of
-from tools.common.results import number
+from tools.reporting.methods import Column, rows_of
+from tools.reporting.receipts import number
 
-INK = "#010203"  # stands in a figure for the page's text colour, which may be dark or light
+INK = "#010203"  # a placeholder in the figure for the page's text colour, which may be dark or light
 _LOOK = {"font.size": 9, "font.sans-serif": ["DejaVu Sans"], "svg.fonttype": "none"}  # the widest of likely fonts
 _LOOK |= {"axes.spines.top": False, "axes.spines.right": False}
 _LOOK |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK)
@@ -28,7 +28,7 @@ _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # the settings o
 
 @dataclass(frozen=True)
 class Panel:
-    """A small figure: the key of log.jsonl it shows, times `scale`; `train` is the key that is drawn thin beside it."""
+    """A small figure of a `key` of log.jsonl, times `scale`. The key `train` is drawn as a thin line beside it."""
 
     title: str
     key: str
@@ -47,7 +47,7 @@ PANELS = (
 
 @dataclass(frozen=True)
 class Line:
-    """A column's runs in a figure: the records of log.jsonl, a list a seed; `trained` is whether they have epochs."""
+    """A column's runs in a figure. `logs` has the records of log.jsonl, a list a seed; `trained`: they have epochs."""
 
     method: str
     label: str
@@ -58,7 +58,7 @@ class Line:
     trained: bool
 
     def values(self, key: str, scale: float) -> dict[int, list[float]]:
-        """Epoch -> what the runs logged for `key`; values that are no number are left out."""
+        """Epoch -> the runs' values of `key`. Values that are not numbers are left out."""
         found = defaultdict(list)
         for record in (record for records in self.logs for record in records):
             if (value := number(record.get(key))) is not None:
@@ -67,7 +67,7 @@ class Line:
 
 
 def style(columns: Sequence[Column]) -> dict[Column, dict]:
-    """Each column's colour and marker, its method's, and dash, its setting's, for all the `columns` of a page."""
+    """Each column's look: colour and marker show its method, the dash its setting. `columns` are all of a page."""
     rows, settings, looks = rows_of(column.method for column in columns), Counter(), {}
     for column in columns:
         row, dash = rows[column.method], _DASHES[settings[column.method] % len(_DASHES)]
@@ -77,7 +77,7 @@ def style(columns: Sequence[Column]) -> dict[Column, dict]:
 
 
 def panels(lines: Sequence[Line], name: str) -> list[tuple[str, Markup, str]]:
-    """Title, SVG and text of every panel that has a curve to show; `name` tells the figure from the page's others."""
+    """Title, SVG and text of every panel that has a curve. `name` distinguishes the figure from others on the page."""
     shown = []
     for panel in PANELS:
         curves = [line.values(panel.key, panel.scale) for line in lines if line.trained]
@@ -89,7 +89,7 @@ def panels(lines: Sequence[Line], name: str) -> list[tuple[str, Markup, str]]:
 
 @rc_context(_LOOK)
 def draw(lines: Sequence[Line], panel: Panel) -> Figure:
-    """One panel: a line is the mean over the seeds, its band reaches from the smallest to the largest."""
+    """One panel: a line is the mean over the seeds; its band goes from the smallest value to the largest."""
     figure = Figure(figsize=(4.2, 2.7), layout="constrained")
     axes = figure.subplots()
     for index, line in enumerate(lines):
@@ -116,7 +116,7 @@ def _draw_line(axes: Axes, line: Line, panel: Panel) -> list[Artist]:
 
 
 def swatch(line: Line) -> Markup:
-    """A line as the figures draw it, to stand before its name."""
+    """A line as the figures draw it, for the legend."""
     figure = Figure(figsize=(0.5, 0.16))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -126,16 +126,16 @@ def swatch(line: Line) -> Markup:
 
 
 def svg(figure: Figure, salt: str, lines: Sequence[Line]) -> Markup:
-    """A figure to stand in a page. Coordinates are to a tenth of a point, and each line says which method's it is.
+    """A figure as SVG for a page. Coordinates are rounded to a tenth of a point. Each line names its method.
 
-    Figures of one page need `salt`s of their own, so that their ids differ.
+    Each figure of a page needs its own `salt`, so that their ids differ.
     """
     file, to_a_tenth = io.StringIO(), lambda found: f"{round(float(found[0]), 1):g}"
     with rc_context(_LOOK | {"svg.hashsalt": ascii(salt)}):
         figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
     text = file.getvalue()
     text = re.sub(r">\s+<", "><", text[text.index("<svg") :])
-    text = re.sub(r"<defs><style.*?</style></defs>", "", text)  # it would hold for all of the page
+    text = re.sub(r"<defs><style.*?</style></defs>", "", text)  # it would apply to the whole page
     text = re.sub(r' (d|x|y)="[^"]*"', lambda path: re.sub(r"-?\d+\.\d+", to_a_tenth, path[0]), text)
     text = re.sub(r'<g id="line-(\d+)"', lambda g: f'<g data-method="{escape(lines[int(g[1])].method)}"', text)
     return Markup(re.sub(r'<g id="[^"]*"', "<g", text).replace(INK, "currentColor"))
