@@ -35,7 +35,7 @@ class DamagedImages(UserError):
 
     def __init__(self, lines: list[str]):
         super().__init__(
-            "Every image is read before anything else starts.",
+            "Every image is read before training starts.",
             "\n".join(lines),
             "Replace these files or leave them out, then type the command again.",
         )

@@ -105,7 +105,7 @@ def find_dataset(name: str) -> Dataset:
         if row is None and name not in ("", ".", "..") and (cfg.data_path / name).is_dir():
             row = Dataset(name, Folder())
     if row is None:
-        there = "" if cfg.data_path.is_dir() else ", but data_path itself is not there: set VP_DATA_PATH"
+        there = "" if cfg.data_path.is_dir() else f", but there is no folder {cfg.data_path}: set VP_DATA_PATH"
         hint = f"(Images of your own would be read from {cfg.data_path / name}{there}.)"
         raise unknown_name("--dataset", name, [row.name for row in DATASETS], hint)
     return row

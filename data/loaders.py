@@ -23,6 +23,8 @@ from data.transforms import decode, describe_transforms, keeps_size, split_trans
 from errors import UserError
 
 WHOLE = slice(None)
+# Elsewhere all cached pixels would be sent to every worker, and a script's own functions refused.
+_FORKS = sys.platform == "linux"
 Fetch = Callable[[list[Tensor], slice], Iterator[Tensor]]
 
 
@@ -68,6 +70,8 @@ class Data:
     @property
     def setup(self) -> dict[str, Any]:
         """What a checkpoint says of the data, in plain values."""
+        if unknown := [type(each).__name__ for each in split_transforms(self.eval_transforms)[1]]:
+            print(f"evaluate.py and predict.py cannot rebuild {', '.join(unknown)} of the eval transforms.")
         return {"class_names": list(self.class_names), "transform": describe_transforms(self.eval_transforms)}
 
     @property
@@ -220,7 +224,7 @@ def build_loader(
         fetch = _gather(_on_device(pixels, device, gpu_cache_fraction), device)
     else:
         if workers is None:  # a random transform takes 0.1 ms, so that a process pays only for many cached images
-            enough = 8 if pixels is None else len(split) // 2000
+            enough = 8 if pixels is None else len(split) // 2000 if _FORKS else 0
             workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1, enough)
         pixels = _Decoded(split, fixed) if pixels is None else pixels
         fetch = _one_by_one(pixels, per_epoch, workers, device.type == "cuda", label)
@@ -318,8 +322,7 @@ def _one_by_one(
             pin_memory=pinned,
             # A generator of its own: a draw from torch's would change all later draws of the run.
             generator=torch.Generator().manual_seed(int(seeds[0])),
-            # Without "fork", Python 3.14 sends all pixels to every worker, and refuses functions of a script.
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+            multiprocessing_context="fork" if workers and _FORKS else None,
         )
         for images, batch in zip(loader, keys, strict=True):
             if isinstance(images, list):

@@ -17,7 +17,8 @@ from torchvision.transforms import InterpolationMode, v2
 
 from errors import UserError
 
-LARGEST_SIDE = 4096  # pixels; the most that a checkpoint's transforms may ask for
+# What a checkpoint's transforms may ask for at most: pixels of a side, pixels of padding, transforms.
+LARGEST_SIDE, _LARGEST_PADDING, _MOST = 4096, 512, 8
 
 # The transforms of the fixed part with the arguments that describe them; only these are rebuilt from a checkpoint.
 _FIXED: dict[type, tuple[str, ...]] = {
@@ -100,8 +101,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str | None) else repr(value)
 
 
-def restore_transforms(setup: dict) -> list[Callable] | None:
-    """The evaluation transforms that a checkpoint's `setup` names; None if it names none.
+def restore_transforms(setup: dict, otherwise: Callable[[dict], list[Callable]]) -> list[Callable]:
+    """The evaluation transforms that a checkpoint's `setup` names; `otherwise(setup)` if it names none.
 
     A checkpoint holds what `describe_transforms` returns; an older one holds a dict. Only the classes of the fixed part
     are looked up by name.
@@ -110,9 +111,11 @@ def restore_transforms(setup: dict) -> list[Callable] | None:
         UserError: what it names is no list of transforms.
     """
     if "transform" not in setup:
-        return None
+        return otherwise(setup)
     named = setup["transform"]
     try:
+        if len(named) > _MOST:
+            raise ValueError(f"{len(named)} transforms")
         restored = [_restore_one(*one) for one in named] if isinstance(named, list) else _restore_older(**named)
         decode(restored, Image.new("RGB", (13, 11)))  # whether the arguments make sense
         return restored
@@ -127,15 +130,16 @@ def restore_transforms(setup: dict) -> list[Callable] | None:
 
 def _restore_one(name: str, arguments: dict) -> Callable:
     kind = {kind.__name__: kind for kind in _FIXED}[name]
-    if not (arguments.keys() <= set(_FIXED[kind]) and all(map(_is_sensible, arguments.values()))):
+    most = _LARGEST_PADDING if kind is v2.Pad else LARGEST_SIDE
+    if not (arguments.keys() <= set(_FIXED[kind]) and all(_is_sensible(value, most) for value in arguments.values())):
         raise ValueError(arguments)
     return kind(**arguments)
 
 
-def _is_sensible(value: Any) -> bool:
+def _is_sensible(value: Any, most: int) -> bool:
     if type(value) is list:
-        return len(value) <= 4 and all(type(each) is not list and _is_sensible(each) for each in value)
-    return type(value) in (str, type(None)) or (type(value) in (int, float) and 0 <= value <= LARGEST_SIDE)
+        return len(value) <= 4 and all(type(each) is not list and _is_sensible(each, most) for each in value)
+    return type(value) in (str, type(None)) or (type(value) in (int, float) and 0 <= value <= most)
 
 
 def _restore_older(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -163,7 +164,7 @@ def build_clip(row: ClipRow) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
         if (state := _openai_state(file)) is None:
             model = open_clip.create_model(row.model, pretrained=str(file), weights_only=True)
         else:
-            model = open_clip.create_model(row.model)
+            model = open_clip.CLIP(**open_clip.get_model_config(row.model))
             model.load_state_dict(state)
         if hasattr(model.visual, "output_tokens"):
             model.visual.output_tokens = False  # else CoCa's encoder also returns each patch's embedding
@@ -188,24 +189,27 @@ def build_clip(row: ClipRow) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
 def _openai_state(file: Path) -> dict[str, Tensor] | None:
     """The tensors of a file in OpenAI's own format, without three entries that no model has; None for other formats.
 
+    Every file but safetensors is read here first, with `weights_only`: open_clip falls back to reading without it.
+
     Raises:
         ValueError: a TorchScript archive that OpenAI did not publish. It may hold code.
+        Others: what torch.load raises for a damaged file, or for one that holds more than tensors.
     """
-    if not zipfile.is_zipfile(file):
+    if file.suffix in (".safetensors", ".npz", ".npy"):
         return None
-    with zipfile.ZipFile(file) as archive:
-        is_script = any(name.endswith("/constants.pkl") for name in archive.namelist())
-    if is_script:
+    is_zip = zipfile.is_zipfile(file)
+    if is_zip and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(file).namelist()):
         if _sha256(file) not in OPENAI_SHA256:
             raise ValueError("it is a TorchScript archive, which may hold code, and none that OpenAI published")
         state = torch.jit.load(file, map_location="cpu").state_dict()
     else:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    if not is_script and not (isinstance(state, dict) and state.keys() >= _OPENAI_ENTRIES):
-        return None
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+        if not isinstance(state, dict) or not state.keys() >= _OPENAI_ENTRIES:
+            return None
     return {name: value for name, value in state.items() if name not in _OPENAI_ENTRIES}
 
 
+@cache
 def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as content:
@@ -223,10 +227,11 @@ def _weights(row: ClipRow) -> Path:
     names = [name] if name else _HUB_FILES
     url = huggingface_hub.hf_hub_url(repository, names[0]) if repository else published["url"]
     by_hand = checkpoint_folder() / f"{row.model}-{row.pretrained}{Path(url).suffix}"
+    if by_hand.is_file():
+        return by_hand
     openai = Path("~/.cache/clip").expanduser() / Path(published.get("url", "")).name  # where OpenAI's package puts it
-    for file in (by_hand, *([openai] if row.pretrained == "openai" else [])):
-        if file.is_file():
-            return file
+    if row.pretrained == "openai" and openai.is_file() and _sha256(openai) in OPENAI_SHA256:  # not one cut off
+        return openai
     for cached in (huggingface_hub.try_to_load_from_cache(repository, name) for name in names if repository):
         if isinstance(cached, str):
             return Path(cached)

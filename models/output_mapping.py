@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from errors import UserError
 from models.part import Part
 
 
@@ -44,8 +45,11 @@ class SelectLabels(Part):
 
     def set(self, index: Tensor) -> float:
         """Replaces the mapping by `index`, (T,) or (T,m) int64 as in the state."""
+        if int(index.min()) < 0:
+            asked = "mapping.set takes source labels, which count from 0."
+            raise UserError(asked, f"The smallest is {int(index.min())}.", "Choose a source label for every target.")
         before = self.sources.clone()
-        self.index.copy_(index)
+        self.index.copy_(_of_shape(index, self.index.shape))
         return _set(self, before)
 
     def named(self, source_names: Sequence[str], target_names: Sequence[str]) -> dict[str, str]:
@@ -81,7 +85,7 @@ class WeightLabels(Part):
     def set(self, weight: Tensor) -> float:
         """Replaces the mapping by `weight`, (S,T)."""
         before = self.sources
-        self.weight.copy_(weight)
+        self.weight.copy_(_of_shape(weight, self.weight.shape))
         return _set(self, before)
 
     def named(self, source_names: Sequence[str], target_names: Sequence[str]) -> dict[str, str]:
@@ -120,13 +124,21 @@ class LinearLabels(Part):
     def set(self, weight: Tensor) -> float:
         """Replaces the layer's weight by `weight`, (S,T), and its bias by zero."""
         before = self.sources
-        self.layer.weight.copy_(weight.T)
+        self.layer.weight.copy_(_of_shape(weight, self.layer.weight.T.shape).T)
         self.layer.bias.zero_()
         return _set(self, before)
 
     def named(self, source_names: Sequence[str], target_names: Sequence[str]) -> dict[str, str]:
         """Target name -> the names of its strongest sources, each with its weight."""
         return _named_weights(self.layer.weight.detach().T, source_names, target_names)
+
+
+def _of_shape(value: Tensor, shape: torch.Size) -> Tensor:
+    """The value; a UserError where it has another shape, which copying might silently repeat."""
+    if value.shape != shape:
+        found = f"It has the shape {tuple(value.shape)}."
+        raise UserError(f"mapping.set takes a tensor of the shape {tuple(shape)}.", found, "Transpose or select.")
+    return value
 
 
 def _set(mapping: Part, before: Tensor) -> float:

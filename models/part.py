@@ -31,6 +31,8 @@ class Part(nn.Module):
             UserError: an argument is something else.
         """
         cls = type(self)
+        if cls.__module__.partition(".")[0] != __package__:
+            print(f"{cls.__name__} does not lie in {__package__}/: evaluate.py and predict.py will not find it.")
         arguments = {name: _plain(value, cls, name) for name, value in self.arguments.items()}
         return {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": arguments}
 
@@ -55,18 +57,20 @@ def rebuilt(description: Any) -> Part:
     Only subclasses of Part that a file of `models/` defines are admitted, whatever class a checkpoint names.
 
     Raises:
-        ValueError: there is no such class.
+        UserError: there is no such class.
         Others: what its constructor raises for these arguments.
     """
     name, arguments = description["class"], description["arguments"]
     module, _, cls = str(name).rpartition(".")
     package, _, file = module.partition(".")
+    asked = f"The checkpoint names the class {str(name)[:200]} of a prompt or an output mapping."
+    move = f"Put the class where it was in {__package__}/; a class of a script has to move there before it trains."
     if package != __package__ or not file.isidentifier() or not cls.isidentifier():
-        raise ValueError(f"the class {name} does not lie in {__package__}/")
+        raise UserError(asked, f"It does not lie in {__package__}/.", move)
     try:
         found = getattr(importlib.import_module(module), cls)
     except (ImportError, AttributeError):
-        raise ValueError(f"there is no class {name}") from None
+        raise UserError(asked, "There is no such class.", move) from None
     if not (isinstance(found, type) and issubclass(found, Part) and found.__module__ == module):
-        raise ValueError(f"{name} is no part of a model")
+        raise UserError(asked, "It is no part of a model: it does not inherit from Part.", move)
     return found(**{key: value.clone() if isinstance(value, Tensor) else value for key, value in arguments.items()})

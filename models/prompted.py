@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from errors import UserError
 from models.output_mapping import SelectLabels
+from models.part import Part
 from models.shared_border import share_border
 
 
@@ -22,11 +23,17 @@ class Prompted(nn.Module):
             The function and its gradients are the same. `--share-border` and `--plain` decide it.
 
     Raises:
-        UserError: the network has fewer source labels than there are targets.
+        UserError: the network has fewer source labels than there are targets, prompt or mapping is no `Part`, or (in a
+            forward pass) the prompt's images are not as large as the network's input.
     """
 
     def __init__(self, prompt: nn.Module, network: nn.Module, mapping: nn.Module):
         super().__init__()
+        for part in (prompt, mapping):
+            if not isinstance(part, Part):
+                name = type(part).__name__
+                asked = f"{name}: a prompt or an output mapping has to inherit from Part (models/part.py)."
+                raise UserError(asked, "It does not.", f"Write: class {name}(Part)")
         if mapping.num_target > len(network.class_names):
             raise UserError(
                 "Every target class needs a source class of its own.",
@@ -38,7 +45,14 @@ class Prompted(nn.Module):
         self.shares_border = network.shares_border and getattr(prompt, "constant_border", False)
 
     def source_logits(self, x: Tensor) -> Tensor:
-        return self.network(share_border(self.prompt, x) if self.shares_border else self.prompt(x))
+        prompted, side = share_border(self.prompt, x) if self.shares_border else self.prompt(x), self.network.input_size
+        if prompted.shape[2:] != (side, side):
+            raise UserError(
+                f"{type(self.prompt).__name__} has to give the network images of {side} x {side} pixels.",
+                f"It gives {tuple(prompted.shape)}.",
+                "Pad or resize in the prompt's forward.",
+            )
+        return self.network(prompted)
 
     def forward(self, x: Tensor, with_source: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Target logits (B,T); `with_source` also the source logits (B,S) that they were computed from."""

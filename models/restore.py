@@ -79,9 +79,6 @@ def _prompted(checkpoint: dict, setup: dict, run: Execution) -> nn.Module:
     if isinstance(mapping, SelectLabels) and int(mapping.sources.min()) < 0:
         raise ValueError("its mapping has not been made")
     state = dict(checkpoint["visual_prompt_dict"])
-    if "mask" in state and tuple(state["mask"].shape[-2:]) != (network.input_size,) * 2:
-        canvas = (3, network.input_size, network.input_size)
-        raise ValueError(f"its prompt is {(3, *state['mask'].shape[-2:])}, the network's input {canvas}")
     prompt = rebuilt(setup["prompt"]) if "prompt" in setup else _older_prompt(state, setup, network)
     prompt.load_state_dict(state)
     if "network_dict" in checkpoint:
@@ -152,6 +149,9 @@ def _older_prompt(state: dict, setup: dict, network: Network) -> Part:
     """
     default = "AdditiveVisualPrompt" if "clip" in setup else "ExpansiveVisualPrompt"
     name, mask = setup.get("classes", {}).get("visual_prompt_dict", default), state.get("mask", torch.zeros(0))
+    if "mask" in state and tuple(mask.shape[-2:]) != (network.input_size,) * 2:
+        canvas = (3, network.input_size, network.input_size)
+        raise ValueError(f"its prompt is {(3, *mask.shape[-2:])}, the network's input {canvas}")
     plane: Tensor = mask[0] if mask.ndim == 3 else mask
     if name == "ExpansiveVisualPrompt":
         state["mask"] = plane.expand(3, -1, -1)

@@ -390,7 +390,7 @@ OPENAI_ENTRIES = {
 
 @pytest.mark.filterwarnings("ignore:.torch.jit")
 @pytest.mark.parametrize("kind", ["archive", "state dict"])
-def test_weights_in_openais_format(kind, tmp_path, monkeypatch, float64):
+def test_weights_in_openais_format(kind, tmp_path, monkeypatch, caplog, float64):
     files = make_clip(tmp_path)
     expected = classifier(row_of(files), NAMES)
     path = tmp_path / "tiny-clip.pt"
@@ -401,10 +401,12 @@ def test_weights_in_openais_format(kind, tmp_path, monkeypatch, float64):
             classifier(row_of(files), NAMES)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         monkeypatch.setattr(clip_source, "OPENAI_SHA256", clip_source.OPENAI_SHA256 | {digest})
+        caplog.clear()
     else:
         torch.save(state, path)
     found, images = classifier(row_of(files), NAMES), torch.rand(2, 3, 32, 32)
     assert torch.equal(found(images), expected(images))
+    assert "initialized randomly" not in caplog.text
 
 
 def test_openais_own_folder_is_looked_into(tmp_path, monkeypatch):
@@ -412,9 +414,16 @@ def test_openais_own_folder_is_looked_into(tmp_path, monkeypatch):
     assert len(clip_source.OPENAI_SHA256) == 9 and all(len(digest) == 64 for digest in clip_source.OPENAI_SHA256)
     file = tmp_path / ".cache" / "clip" / "ViT-B-32.pt"
     file.parent.mkdir(parents=True)
-    file.write_text("not weights, but found")
+    file.write_text("cut off")
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: 1 / 0)
+    row = find_clip("ViT-B-32-quickgelu", "openai")
+    with pytest.raises(UserError, match="could not be downloaded"):  # a damaged file there is not in the way
+        classifier(row, NAMES)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    clip_source._sha256.cache_clear()
+    monkeypatch.setattr(clip_source, "OPENAI_SHA256", clip_source.OPENAI_SHA256 | {digest})
     with pytest.raises(UserError, match="They cannot be read") as caught:
-        classifier(find_clip("ViT-B-32-quickgelu", "openai"), NAMES)
+        classifier(row, NAMES)
     assert str(file) in str(caught.value)
 
 

@@ -117,6 +117,14 @@ def test_checkpoints_of_the_version_before_open(script, run_script, words):
     assert run_script("tools/evaluate", "--checkpoint", saved) == expected
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_a_torchscript_archive_is_no_checkpoint(run_script, tmp_path):
+    """Older versions of torch would run its code, whatever `weights_only` says."""
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "x.pth")
+    with pytest.raises(UserError, match="holds more than tensors and plain values: refused"):
+        run_script("tools/evaluate", "--checkpoint", tmp_path / "x.pth")
+
+
 CLASSES = ["ant", "bee", "cow", "doe"]
 SETUP = {"network": "tiny", "dataset": "small", "class_names": CLASSES, "transform": {"size": 32}}
 
@@ -239,7 +247,7 @@ def test_corruptions(script, run_script, words, tmp_path, capsys, float64):
     assert result["acc"] == run_script("tools/evaluate", "--checkpoint", saved)["acc"]
     assert list(result["corruptions"]) == ["brightness", "frost"]
 
-    checkpoint_, transforms = checkpoint(saved), restore_transforms(checkpoint(saved)["setup"])
+    checkpoint_, transforms = checkpoint(saved), restore_transforms(checkpoint(saved)["setup"], None)
     model = restore(checkpoint_, checkpoint_["setup"], CPU)
     labels = np.load(tmp_path / "c" / "labels.npy")
     for name, accuracies in result["corruptions"].items():
@@ -306,7 +314,7 @@ def test_corrupted_labels_are_put_into_the_order_of_the_checkpoint(run_script, w
     saved = only_run(script) / "ckpt.pth"
     found = run_script("tools/evaluate", "--checkpoint", saved, "--corruptions", folder_)["corruptions"]["fog"]
     model = restore(checkpoint(saved), checkpoint(saved)["setup"], CPU)
-    transforms = restore_transforms(checkpoint(saved)["setup"])
+    transforms = restore_transforms(checkpoint(saved)["setup"], None)
     pixels = np.stack([decode(transforms, Image.fromarray(image)) for image in images])
     predicted = model(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255).argmax(1)
     expected = (predicted == torch.tensor([label for _, label, _ in rows["test"]])).float().mean().item()

@@ -192,6 +192,8 @@ WRONG = [
     [["Resize", {"size": torch.ones(3)}]],
     [["CenterCrop", {"size": 10**9}]],
     [["Pad", {"padding": -1}]],
+    [["Pad", {"padding": 513}]],
+    [["CenterCrop", {"size": 8}]] * 9,
     [["Pad", {"padding": [1, 2, 3]}]],
     [["Pad", {"padding": 1, "padding_mode": "x"}]],
     [["Grayscale", {"num_output_channels": 2}]],
@@ -206,12 +208,12 @@ WRONG = [
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_what_no_checkpoint_should_hold(wrong):
     with pytest.raises(UserError, match=r"`transform` is a list such as .* has a size, and may have a crop"):
-        restore_transforms({"transform": wrong})
+        restore_transforms({"transform": wrong}, None)
 
 
 def test_huge_content_is_told_briefly():
     with pytest.raises(UserError) as error:
-        restore_transforms({"transform": ["x" * 10**6]})
+        restore_transforms({"transform": ["x" * 10**6]}, None)
     assert len(str(error.value)) < 1000
 
 
@@ -228,7 +230,7 @@ FIXED_LISTS = [
 @pytest.mark.parametrize("transforms", FIXED_LISTS, ids=str)
 def test_restored_transforms_are_those_described(transforms):
     described = describe_transforms(transforms)
-    restored = restore_transforms({"transform": json.loads(json.dumps(described))})
+    restored = restore_transforms({"transform": json.loads(json.dumps(described))}, None)
     assert [type(each) for each in restored] == [type(each) for each in transforms]
     assert describe_transforms(restored) == described
     image = picture(60, 40)
@@ -259,11 +261,11 @@ def test_description():
     ],
 )
 def test_checkpoints_of_the_version_before(older, expected):
-    assert describe_transforms(restore_transforms({"transform": older})) == describe_transforms(expected)
+    assert describe_transforms(restore_transforms({"transform": older}, None)) == describe_transforms(expected)
 
 
 def test_checkpoint_without_a_transform():
-    assert restore_transforms({}) is None
+    assert restore_transforms({"a": 1}, lambda setup: [setup]) == [{"a": 1}]
 
 
 def marked(height: int, width: int) -> np.ndarray:

@@ -254,7 +254,7 @@ MISTAKES = {
     "no device at all": (("--device", "gpu"), "not available here"),
     "float16 on the CPU": (("--precision", "float16"), "--precision bfloat16"),
     "no such precision": (("--precision", "float64"), "bfloat16 or float16 is needed"),
-    "no such flag": (("--epochs", "3"), "unrecognized arguments"),
+    "no such flag": (("--epochs", "3"), "Did you mean --epoch? Type: "),
     "an image larger than the input": (("--dataset", "pictures"), "128 pixels wide, the input 64"),
 }
 

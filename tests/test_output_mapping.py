@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from errors import UserError
 from models.output_mapping import LinearLabels, SelectLabels, WeightLabels
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("float64")]
@@ -97,3 +98,23 @@ def test_they_change_no_argument(make):
     mapping.set(value)
     mapping(logits)
     assert torch.equal(logits, LOGITS) and torch.equal(value, before)
+
+
+def test_a_source_label_below_zero_is_refused():
+    with pytest.raises(UserError, match="The smallest is -1"):
+        SelectLabels(2, 2).set(torch.tensor([[0, 1], [2, -1]]))
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (lambda: SelectLabels(2), torch.tensor(3)),
+        (lambda: SelectLabels(2), torch.tensor([3])),
+        (lambda: SelectLabels(2, 3), torch.tensor([1, 2, 3])),
+        (lambda: WeightLabels(6, 2), torch.rand(2, 6)),
+        (lambda: LinearLabels(6, 2), torch.rand(2, 6)),
+    ],
+)
+def test_other_shapes_are_refused(make, value):
+    with pytest.raises(UserError, match=r"mapping\.set takes a tensor of the shape"):
+        make().set(value)

@@ -18,17 +18,17 @@ from tools.common.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("small")
 (SCRIPT,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-SELECTED = """    mapping = SelectLabels(data.num_classes, num_sources=3)
+SELECTED = """    mapping = SelectLabels(dataset.num_classes, num_sources=3)
 """
 REMAP = """        mapping.set(counts.topk(3, dim=0).indices.T)
 """
 WEIGHTED = """    from models.output_mapping import WeightLabels
 
-    mapping = WeightLabels(len(network.class_names), data.num_classes)
+    mapping = WeightLabels(len(network.class_names), dataset.num_classes)
 """
 LINEAR = """    from models.output_mapping import LinearLabels
 
-    mapping = LinearLabels(len(network.class_names), data.num_classes)
+    mapping = LinearLabels(len(network.class_names), dataset.num_classes)
 """
 VARIANTS = {
     "README": SCRIPT,
@@ -115,14 +115,15 @@ def test_it_trains_resumes_and_is_known_to_every_command(name, write_method, run
     assert "top3_vp" in report
 
 
-def test_a_class_outside_of_models_trains_and_says_where_it_belongs(write_method, run_script, monkeypatch):
+def test_a_class_outside_of_models_trains_and_says_where_it_belongs(write_method, run_script, monkeypatch, capsys):
     monkeypatch.setattr(models.visual_prompt, "Wash", Wash, raising=False)
     write_method(VARIANTS["own prompt"]).main([*SMALL, "--epoch", "1"])
+    assert "Wash does not lie in models/: evaluate.py" in capsys.readouterr().out
     (run,) = (cfg.results_path / "cnn/top3_vp").iterdir()
-    with pytest.raises(UserError, match=r"class test_own_method\.Wash does not lie in models/"):
+    with pytest.raises(UserError, match=r"class test_own_method\.Wash of a prompt(.|\n)*It does not lie in models/"):
         run_script("tools/evaluate", "--checkpoint", run / "best.pth")
 
 
 def test_a_mapping_that_was_never_set_is_told(write_method):
-    with pytest.raises(ValueError, match="the mapping is not set"):
+    with pytest.raises(UserError, match="The mapping is not set"):
         write_method(SCRIPT.replace(REMAP, "        pass\n")).main([*SMALL, "--epoch", "1"])

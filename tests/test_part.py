@@ -76,7 +76,7 @@ def test_a_copy_keeps_its_arguments():
     ],
 )
 def test_nothing_else_is_looked_up(name):
-    with pytest.raises(ValueError, match=r"does not lie in models/|there is no class|is no part"):
+    with pytest.raises(UserError, match=r"does not lie in models/|There is no such class|It is no part"):
         rebuilt({"class": name, "arguments": {}})
 
 

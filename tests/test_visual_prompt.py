@@ -94,6 +94,21 @@ def test_prompted_is_mapping_after_network_after_prompt():
     assert torch.equal(model(x, with_source=True)[1], network(model.prompt(x)))
 
 
+class NoPart(torch.nn.Module):
+    """A prompt that forgot to inherit."""
+
+
+def test_a_prompt_that_is_no_part_is_told():
+    with pytest.raises(UserError, match=r"NoPart: a prompt or an output mapping has to inherit from Part"):
+        Prompted(NoPart(), network_of(torch.nn.Identity(), 7, 4), SelectLabels(3))
+
+
+def test_a_prompt_of_another_size_is_told():
+    model = Prompted(NoVisualPrompt(), network_of(torch.nn.Flatten(), 48, 4), SelectLabels(3))
+    with pytest.raises(UserError, match=r"images of 4 x 4 pixels.\n.*\(2, 3, 5, 5\)"):
+        model(torch.rand(2, 3, 5, 5))
+
+
 def test_more_targets_than_source_labels_are_refused():
     network = network_of(torch.nn.Identity(), 7, 4)
     Prompted(NoVisualPrompt(), network, SelectLabels(7))

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> dict:
     setup.setdefault("class_names", splits.class_names)
     alphabetical = sorted(setup["class_names"])
     corrupted = read_corruptions(args.corruptions, len(alphabetical)) if args.corruptions else {}
-    transforms = restore_transforms(setup) or default_transforms(setup)
+    transforms = restore_transforms(setup, default_transforms)
     model = restore(checkpoint, setup, Execution(args.device, precision))
     cached = {
         "batch_size": args.batch_size,

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> Path:
     checkpoint, setup = open_checkpoint(args)
     dataset = find_dataset(setup["dataset"]).read()
     setup = {"image_size": dataset.image_size, "class_names": dataset.class_names, **setup}
-    transforms = restore_transforms(setup) or default_transforms(setup)
+    transforms = restore_transforms(setup, default_transforms)
     model = restore(checkpoint, setup, Execution(args.device, resolve_precision(args.precision, args.device)))
     if not isinstance(model, Prompted):
         raise UserError(f"{args.checkpoint}: a prompt is needed.", "This method learns none.", "Give another file.")
@@ -63,7 +63,7 @@ def draw(model: Prompted, images: Tensor, names: list[str], class_names: list[st
     seen, prompt = model.prompt(images).cpu(), model.prompt(torch.zeros_like(images[:1])).cpu()[0]
     logits, source = (each.cpu() for each in model(images, with_source=True))
     top, predicted = source.argmax(1).tolist(), logits.argmax(1).tolist()
-    mapped = model.mapping.named(model.network.class_names, class_names)
+    strongest = model.mapping.sources[:, 0].tolist()  # (T,)
     figure = Figure(figsize=(9, 2 * len(images) + 0.2), layout="constrained")
     grid = figure.subplots(len(images), 4, squeeze=False, width_ratios=(1, 1, 1, 1.5))
     titles = ("image", "prompt", "what the network sees", "what it predicts")
@@ -74,12 +74,11 @@ def draw(model: Prompted, images: Tensor, names: list[str], class_names: list[st
             axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).numpy())
         for axes in row:
             axes.set_axis_off()
-        target = class_names[predicted[i]]
         lines = (
             f"true target: {short(names[i])}",
             f"top source class: {short(model.network.class_names[top[i]])}",
-            f"predicted target: {short(target)}",
-            f"(mapped from: {short(mapped[target])})",
+            f"predicted target: {short(class_names[predicted[i]])}",
+            f"(mapped from: {short(model.network.class_names[strongest[predicted[i]]])})",
         )
         row[3].set_box_aspect(1 / 1.5)  # as high as the pictures
         row[3].text(0, 0.5, "\n\n".join(lines), va="center", fontsize=9, parse_math=False)

@@ -31,12 +31,12 @@ parser.add_argument("--template-number", type=number, default=0, help="the templ
 def train(args, run):
     dataset = read_dataset(args.dataset, run)
     network = load_clip(args, run, [TEMPLATES[args.template_number]], dataset.class_names)
-    data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess)
-
     prompt = AdditiveVisualPrompt(frame(network.input_size, scaled(30, network.input_size)), network.std)
-    mapping = SelectLabels(data.num_classes)
-    mapping.set(torch.arange(data.num_classes))
+    mapping = SelectLabels(dataset.num_classes)
+    mapping.set(torch.arange(dataset.num_classes))
     model = Prompted(prompt, network, mapping)
+
+    data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess)
 
     optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9, fused=True)
     scheduler = cosine_schedule(optimizer, args.epoch * len(data.train))

@@ -42,14 +42,14 @@ def train(args, run):
     dataset = read_dataset(args.dataset, run)
     template = args.template or dataset.text_template or TEMPLATE
     network = load_clip(args, run, [template], dataset.class_names)
-    data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess)
-
     side = network.input_size
     prompt = METHODS[args.vp_method](side, scaled(args.prompt_size, side), network.std)
     torch.nn.init.normal_(prompt.program)
-    mapping = SelectLabels(data.num_classes)
-    mapping.set(torch.arange(data.num_classes))
+    mapping = SelectLabels(dataset.num_classes)
+    mapping.set(torch.arange(dataset.num_classes))
     model = Prompted(prompt, network, mapping)
+
+    data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess)
 
     optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9, fused=True)
     scheduler = cosine_schedule(optimizer, args.epoch * len(data.train), args.warmup)

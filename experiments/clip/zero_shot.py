@@ -30,11 +30,12 @@ def train(args, run):
     dataset = read_dataset(args.dataset, run)
     templates = TEMPLATES if args.ensemble else [args.template or dataset.text_template or TEMPLATES[0]]
     network = load_clip(args, run, templates, dataset.class_names, ensemble=args.ensemble)
+    mapping = SelectLabels(dataset.num_classes)
+    mapping.set(torch.arange(dataset.num_classes))
+    model = Prompted(NoVisualPrompt(), network, mapping)
+
     data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess, parts=("test",))
 
-    mapping = SelectLabels(data.num_classes)
-    mapping.set(torch.arange(data.num_classes))
-    model = Prompted(NoVisualPrompt(), network, mapping)
     return run.evaluate(model, data)
 
 

@@ -33,13 +33,13 @@ def train(args, run):
     dataset = read_dataset(args.dataset, run)
     network = load_network(args.network, run)
     size, width = evp_sizes(network.input_size, args.prompt_size, args.image_size, on_top=args.placement == "add")
+    prompt = PaddedVisualPrompt(size, frame(network.input_size, width))
+    mapping = SelectLabels(dataset.num_classes)
+    model = Prompted(prompt, network, mapping)
+
     resize, centre = v2.Resize(size, v2.InterpolationMode.BICUBIC), [v2.CenterCrop(size)]
     diverse = [v2.RandomCrop(size), v2.RandomHorizontalFlip()]
     data = load_data(dataset, run, train=[resize, *(centre if args.no_diversity else diverse)], eval=[resize, *centre])
-
-    prompt = PaddedVisualPrompt(size, frame(network.input_size, width))
-    mapping = SelectLabels(data.num_classes)
-    model = Prompted(prompt, network, mapping)
 
     optimizer = NormalizedGradient(prompt.program, prompt.mask, lr=args.lr, norm=args.gradient_norm)
     scheduler = cosine_schedule(optimizer, args.epoch)

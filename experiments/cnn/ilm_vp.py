@@ -32,12 +32,12 @@ add_mapping_flags(parser)
 def train(args, run):
     dataset = read_dataset(args.dataset, run)
     network = load_network(args.network, run)
+    prompt = ExpansiveVisualPrompt(dataset.image_size, network.input_size, dataset.inner_mask)
+    mapping = SelectLabels(dataset.num_classes)
+    model = Prompted(prompt, network, mapping)
+
     resize = [v2.Resize((dataset.image_size, dataset.image_size))]
     data = load_data(dataset, run, train=resize, eval=resize)
-
-    prompt = ExpansiveVisualPrompt(dataset.image_size, network.input_size, dataset.inner_mask)
-    mapping = SelectLabels(data.num_classes)
-    model = Prompted(prompt, network, mapping)
 
     optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
     scheduler = step_schedule(optimizer, args.epoch)

@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import re
 import shlex
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,10 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def error(self, message: str):
-        raise UserError(f"{self.prog}: {message}.", "Nothing has been started.", f"Type: {self.prog} --help")
+        misspelt = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        nearest = misspelt and get_close_matches(misspelt[1], self._option_string_actions, n=1, cutoff=0.5)
+        meant = f"Did you mean {nearest[0]}? " if nearest else ""
+        raise UserError(f"{self.prog}: {message}.", "Nothing has been started.", f"{meant}Type: {self.prog} --help")
 
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:

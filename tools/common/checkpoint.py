@@ -68,6 +68,8 @@ def load_checkpoint(path: Path, hint: str) -> dict:
             with zipfile.ZipFile(path) as archive:
                 if damaged := archive.testzip():
                     raise ValueError(f"the checksum of {damaged} is wrong")
+                if any(name.endswith("/constants.pkl") for name in archive.namelist()):  # torch 2.4 would run its code
+                    raise pickle.UnpicklingError("a TorchScript archive")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(asked, "There is no such file.", hint) from None

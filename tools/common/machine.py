@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,10 +46,11 @@ def without_old_objects() -> Iterator[None]:
 def environment(device) -> dict[str, str | None]:
     """Where a receipt's numbers came from: versions, the torch.device, the commit."""
     import torch  # late: commands that compute nothing use this file, too
+    import torchvision
 
     return {
         "torch": torch.__version__,
-        "torchvision": version("torchvision"),
+        "torchvision": torchvision.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "git_commit": git_commit(),
     }

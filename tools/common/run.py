@@ -59,8 +59,8 @@ class Run:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        explanation = self.folder.close(error, lambda kept: _explain(error, self.args, kept))
-        if explanation:
+        kept = self.folder.close(error)
+        if explanation := _explain(error, self.args, kept):
             raise explanation from None
 
     @property
@@ -123,7 +123,8 @@ class Run:
         mapping = getattr(model, "mapping", None)
         tested = trained = None
         if mapping is not None:
-            tested = self.folder.draw(model, data.class_names, data.test.examples, self._counter(model))
+            tested = self._counter(model)
+            self.folder.draw(model, data.class_names, data.test.examples, tested)
         if mapping is not None and getattr(self.args, "mapping_source", None) == "train":
             trained = parts["counter_dict"] = self._counter(model)
 
@@ -134,7 +135,10 @@ class Run:
             if mapping is not None:
                 mapping.changed = None
             record = dict(on_epoch_start(epoch) or {})
-            return record if mapping is None else self._mapping_record(mapping) | record
+            if mapping is not None:
+                record = self._mapping_record(mapping) | record
+            self._counts = self._trained_counts = None  # hundreds of MB, for many text prompts
+            return record
 
         setup = {**data.setup, **(network.setup if network else {}), **model.setup}
         start_epoch = self.folder.track(setup, data.dataset.sizes, parts)
@@ -162,7 +166,8 @@ class Run:
 
     def evaluate(self, model: nn.Module, data) -> dict:
         """A run without training: the model's test accuracy, saved and printed like that of a trained model."""
-        counter = self.folder.draw(model, data.class_names, data.test.examples, self._counter(model))
+        counter = self._counter(model)
+        self.folder.draw(model, data.class_names, data.test.examples, counter)
         self.folder.track({**data.setup, **model.setup}, data.dataset.sizes, model.saved)
         if not self.folder.log.records:  # else an earlier start stopped just before its end
             begin = time.perf_counter()
@@ -178,12 +183,13 @@ class Run:
     def _mapping_record(self, mapping) -> dict:
         """The entries of an epoch's record on the mapping that was made at its start; none if no mapping was made."""
         if int(mapping.sources.max()) < 0:
-            raise ValueError("the mapping is not set: call mapping.set(...) before or in on_epoch_start")
+            asked = "The mapping has to be set before the first epoch trains."
+            raise UserError(asked, "The mapping is not set.", "Call mapping.set(...), or pass on_epoch_start.")
         record = {} if mapping.changed is None else {"remapped": mapping.changed}
         return record | (describe_mapping(self._counts, mapping.sources.cpu()) if self._counts is not None else {})
 
 
-def _explain(error: BaseException, args: argparse.Namespace, kept: str) -> UserError | None:
+def _explain(error: BaseException | None, args: argparse.Namespace, kept: str) -> UserError | None:
     """The message for an error that is no UserError; None for an error in the code, which keeps its traceback.
 
     Args:

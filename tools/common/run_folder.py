@@ -142,10 +142,9 @@ class RunFolder:
             self._checkpoint.unlink(missing_ok=True)
         print(f"Continuing after epoch {self._saved_epochs} of {self.args.epoch}, from {file}", flush=True)
 
-    def draw(self, model, target_names: Sequence[str], examples, counter) -> Any:
-        """Figures of a prompted model: the map after every epoch, the prompt at the end. Returns the `counter`."""
+    def draw(self, model, target_names: Sequence[str], examples, counter) -> None:
+        """Asks for the figures of a prompted model: the map after every epoch, the prompt at the end."""
         self._figures = plots.prompted_figures(model, counter, examples, model.network.class_names, target_names)
-        return counter
 
     def end_epoch(self, epoch: int, record: dict) -> None:
         """Writes the epoch's record, pictures, checkpoint and receipt. `epoch` counts from 0, the record from 1."""
@@ -199,29 +198,27 @@ class RunFolder:
         write_json(self.path / "result.json", result)
         return result
 
-    def close(
-        self, error: BaseException | None, explain: Callable[[str], UserError | None]
-    ) -> UserError | None:
+    def close(self, error: BaseException | None) -> str:
         """Unlocks the folder. After an error it saves the run's status, or deletes the folder if no epoch was finished.
 
         Returns:
-            What `explain` returns for the error, given a sentence on what is kept of the run.
+            A sentence on what is kept of the run.
         """
+        there = any(self.path.glob("ckpt*.pth"))
         try:
             if self._board:
                 self._board.close()
-            if error is None:
-                return None
-            if launched():  # when one process fails, torchrun tells the others to end: they already do
+            if error is not None and launched():  # when one process fails, torchrun tells the others to end: they do
                 signal.signal(signal.SIGTERM, lambda *_: None)
-            there = any(self.path.glob("ckpt*.pth"))
-            if self._saved_epochs:
+            if error is not None and self._saved_epochs:
                 self._note_stop("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
-            elif is_first() and not there and not (self.path / "result.json").exists():
+            elif error is not None and is_first() and not there and not (self.path / "result.json").exists():
                 shutil.rmtree(self.path, ignore_errors=True)
-            return explain(f"The last checkpoint is kept: {self._checkpoint}" if there else "No epoch was finished.")
+                with suppress(OSError):  # other runs of the method are there
+                    self.path.parent.rmdir()
         finally:
             self._held.close()
+        return f"The last checkpoint is kept: {self._checkpoint}" if there else "No epoch was finished."
 
     def _note_stop(self, status: str) -> None:
         self.log.records = self.log.records[: self._saved_epochs]
