@@ -61,7 +61,8 @@ class Side:
     """One of the paths: a model, its optimizer, and loaders of the photographs.
 
     Args:
-        path: "plain"; "fast", with a shared border, the default on the CPU; "dense", the default without a shared border; "compiled", by torch.compile.
+        path: "plain"; "fast", with a shared border, the default on the CPU; "dense", without one; "compiled", by
+            torch.compile.
     """
 
     def __init__(self, path: str, name: str, size: int, folder: Path, args: argparse.Namespace):
