@@ -12,6 +12,7 @@ import torch
 from make_data import make_corruptions, noise, write_image
 from PIL import Image
 from test_experiments import METHODS, SMALL, checkpoint, folder, only_run
+from tiny import ROOT
 from torch import nn
 
 import cfg
@@ -89,6 +90,14 @@ def test_the_originals_checkpoint_opens_here(trained, run_script, tmp_path, smal
     image = next((small / "test").rglob("*.png"))
     expected = run_script("tools/predict", "--checkpoint", trained, image)
     assert run_script("tools/predict", *words, image) == expected
+
+
+def test_a_file_of_the_version_before_opens(run_script):
+    """`tests/files/version_before.pth` was written by it: ilm_vp.py on this network and these images, 3 epochs."""
+    found = run_script("tools/evaluate", "--checkpoint", ROOT / "tests/files/version_before.pth")
+    assert found["acc"] == pytest.approx(0.3, abs=0.051)  # 6 of 20 images; rounding may move one
+    # The logits are sums of some thousand float32 terms, up to 50 in size: off by 50 * 2^-24 * sqrt(1000) = 1e-4.
+    assert found["loss"] == pytest.approx(2.232025718688965, abs=1e-3)
 
 
 OLDER = {  # how the version before wrote the evaluation transforms of a script
