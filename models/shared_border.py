@@ -41,7 +41,7 @@ def _refuse(*_) -> None:
     raise UserError(
         "Sharing the prompt's border among the images of a batch:",
         "The network has a part that is no ordinary torch function (an autograd.Function, or C++ of its own).",
-        "Run without sharing: --plain",
+        "Run without sharing: --no-share-border",
     )
 
 
