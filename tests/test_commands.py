@@ -109,7 +109,11 @@ OLDER = {  # how the version before wrote the evaluation transforms of a script
 }
 
 
-@pytest.mark.parametrize("script", METHODS)
+QUICK = [f"experiments/{name}" for name in ("cnn/ilm_vp", "cnn/full_finetune", "clip/evp", "clip/linear_probing")]
+OTHERS = [pytest.param(script, marks=pytest.mark.slow) for script in METHODS if script not in QUICK]
+
+
+@pytest.mark.parametrize("script", [*QUICK, *OTHERS])
 def test_checkpoints_of_the_version_before_open(script, run_script, words):
     """Their setup names the prompt's class alone, and its transforms in one dict of switches."""
     run_script(script, *words(script), "--epoch", 1)

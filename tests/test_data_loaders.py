@@ -46,7 +46,9 @@ def numbers(images):
     return (images[:, 0, 0, 0] * 255).round().int().tolist()
 
 
-sources = pytest.mark.parametrize("cache, workers", [(True, 0), (False, 0), (False, 2)])
+# Processes take a second to start. A quick test has some: test_a_pass_draws_once_for_its_order_and_once_for_its_seeds.
+TWO = pytest.param(False, 2, marks=pytest.mark.slow)
+sources = pytest.mark.parametrize("cache, workers", [(True, 0), (False, 0), TWO])
 
 
 @sources
@@ -116,7 +118,7 @@ TRANSFORMS = {
 }
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_cached_pixels_are_those_decoded_every_epoch(data_path, workers, transform):
     # DataLoader draws a base seed for every pass: taken from torch's generator, it would change the crops and all later
@@ -139,7 +141,7 @@ def test_cached_pixels_are_those_decoded_every_epoch(data_path, workers, transfo
 
 
 @sources
-@pytest.mark.parametrize("transform", [v2.ColorJitter(0.4), v2.TrivialAugmentWide(), own], ids=str)
+@pytest.mark.parametrize("transform", [v2.ColorJitter(0.4), v2.TrivialAugmentWide(), own], ids="jitter augment own".split())
 def test_every_image_has_its_own_draw(tmp_path, cache, workers, transform):
     """Equal images end up different, in one batch and from batch to batch; evaluation sees them as they are."""
     pixels = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8).repeat(20, 0)

@@ -27,8 +27,9 @@ SCRIPT = "experiments/cnn/ilm_vp"
 def start(*words: object, cwd: Path = ROOT) -> subprocess.Popen:
     environment = os.environ | {"VP_DATA_PATH": str(cfg.data_path), "VP_RESULTS_PATH": str(cfg.results_path)}
     command = [sys.executable, str(ROOT / "tests/tiny.py"), str(ROOT / f"{SCRIPT}.py"), *map(str, (*SMALL, *words))]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": cwd, "env": environment}
+    # Tests that run in the background of a shell ignore Ctrl-C, and so would the process.
+    return subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **how)
 
 
 def without_times(result: dict) -> dict:
