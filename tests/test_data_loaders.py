@@ -141,7 +141,7 @@ def test_cached_pixels_are_those_decoded_every_epoch(data_path, workers, transfo
 
 
 @sources
-@pytest.mark.parametrize("transform", [v2.ColorJitter(0.4), v2.TrivialAugmentWide(), own], ids="jitter augment own".split())
+@pytest.mark.parametrize("transform", [v2.ColorJitter(0.4), v2.TrivialAugmentWide(), own], ids="jta")
 def test_every_image_has_its_own_draw(tmp_path, cache, workers, transform):
     """Equal images end up different, in one batch and from batch to batch; evaluation sees them as they are."""
     pixels = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8).repeat(20, 0)
