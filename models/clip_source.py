@@ -197,8 +197,11 @@ def _openai_state(file: Path) -> dict[str, Tensor] | None:
     """
     if file.suffix in (".safetensors", ".npz", ".npy"):
         return None
-    is_zip = zipfile.is_zipfile(file)
-    if is_zip and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(file).namelist()):
+    names: list[str] = []
+    if is_zip := zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
         if _sha256(file) not in OPENAI_SHA256:
             raise ValueError("it is a TorchScript archive, which may hold code, and none that OpenAI published")
         state = torch.jit.load(file, map_location="cpu").state_dict()

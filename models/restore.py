@@ -76,8 +76,6 @@ def _prompted(checkpoint: dict, setup: dict, run: Execution) -> nn.Module:
         network = _network(setup, run, num_classes=None, frozen=True)
     if int(mapping.sources.max()) >= len(network.class_names):
         raise ValueError(f"it maps to source class {mapping.sources.max()}, the network has {len(network.class_names)}")
-    if isinstance(mapping, SelectLabels) and int(mapping.sources.min()) < 0:
-        raise ValueError("its mapping has not been made")
     state = dict(checkpoint["visual_prompt_dict"])
     prompt = rebuilt(setup["prompt"]) if "prompt" in setup else _older_prompt(state, setup, network)
     prompt.load_state_dict(state)
@@ -92,6 +90,8 @@ def _mapping(checkpoint: dict, setup: dict) -> Part:
         mapping.load_state_dict(checkpoint["mapping_dict"])
         return mapping
     index = torch.as_tensor(checkpoint["mapping_sequence"]).long()
+    if int(index.min()) < 0:
+        raise ValueError("its mapping has not been made")
     mapping = SelectLabels(len(index), *index.shape[1:])
     mapping.set(index)
     return mapping
@@ -103,7 +103,7 @@ def _mapped_clip(setup: dict, mapping: Part, run: Execution) -> tuple[Network, P
     templates = clip.get("templates", TEMPLATES)
     texts = text_prompts(templates, names)
     averaged = names if clip.get("ensemble") else ()
-    if averaged or not isinstance(mapping, SelectLabels) or mapping.index.ndim > 1 or int(mapping.index.min()) < 0:
+    if averaged or not isinstance(mapping, SelectLabels) or mapping.index.ndim > 1:
         return build_classifier(row, run, texts, templates, averaged), mapping
     chosen = SelectLabels(mapping.num_target)
     chosen.set(torch.arange(mapping.num_target))

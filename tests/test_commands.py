@@ -153,6 +153,7 @@ def prompt_checkpoint(size: int = 64, mapping=(0, 1, 2, 3)) -> dict:
         (prompt_checkpoint(size=96), r"its prompt is \(3, 96, 96\), the network's input \(3, 64, 64\)"),
         (prompt_checkpoint(mapping=(0, 1, 2, 1000)), "maps to source class 1000, the network has 1000"),
         (prompt_checkpoint(mapping=(0, 1, 2)), "The checkpoint has 3"),
+        (prompt_checkpoint(mapping=(0, 1, 2, -1)), "its mapping has not been made"),
         ({"epoch": 3}, "it holds epoch"),
         ({"head_dict": {"weight": torch.zeros(4, 5), "bias": torch.zeros(4)}}, "its head takes 5 features"),
         ({"visual_prompt_dict": {}, "mapping_sequence": torch.arange(4)}, "should fit --network tiny"),

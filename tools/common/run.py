@@ -123,23 +123,10 @@ class Run:
         mapping = getattr(model, "mapping", None)
         tested = trained = None
         if mapping is not None:
-            tested = self._counter(model)
-            self.folder.draw(model, data.class_names, data.test.examples, tested)
-        if mapping is not None and getattr(self.args, "mapping_source", None) == "train":
-            trained = parts["counter_dict"] = self._counter(model)
-
-        def start(epoch: int) -> dict:
-            if trained is not None:
-                self._trained_counts = trained.take() if epoch else None
-            self._counts = None
-            if mapping is not None:
-                mapping.changed = None
-            record = dict(on_epoch_start(epoch) or {})
-            if mapping is not None:
-                record = self._mapping_record(mapping) | record
-            self._counts = self._trained_counts = None  # hundreds of MB, for many text prompts
-            return record
-
+            tested = self._drawn_counter(model, data)
+            if getattr(self.args, "mapping_source", None) == "train":
+                trained = parts["counter_dict"] = self._counter(model)
+            on_epoch_start = self._recorded(on_epoch_start, mapping, trained)
         setup = {**data.setup, **(network.setup if network else {}), **model.setup}
         start_epoch = self.folder.track(setup, data.dataset.sizes, parts)
         fit(
@@ -152,7 +139,7 @@ class Run:
             scaler=scaler,
             start_epoch=start_epoch,
             schedule_steps=schedule_steps,
-            on_epoch_start=start,
+            on_epoch_start=on_epoch_start,
             on_epoch_end=self.folder.end_epoch,
             observe_train=trained,
             observe_test=tested,
@@ -166,8 +153,7 @@ class Run:
 
     def evaluate(self, model: nn.Module, data) -> dict:
         """A run without training: the model's test accuracy, saved and printed like that of a trained model."""
-        counter = self._counter(model)
-        self.folder.draw(model, data.class_names, data.test.examples, counter)
+        counter = self._drawn_counter(model, data)
         self.folder.track({**data.setup, **model.setup}, data.dataset.sizes, model.saved)
         if not self.folder.log.records:  # else an earlier start stopped just before its end
             begin = time.perf_counter()
@@ -179,6 +165,31 @@ class Run:
     @staticmethod
     def _counter(model) -> PredictionCounter:
         return PredictionCounter(len(model.network.class_names), model.mapping.num_target)
+
+    def _drawn_counter(self, model, data) -> PredictionCounter:
+        """A counter for the test predictions, which the heat map shows."""
+        counter = self._counter(model)
+        self.folder.draw(model, data.class_names, data.test.examples, counter)
+        return counter
+
+    def _recorded(
+        self, on_epoch_start: Callable[[int], dict | None], mapping, trained: PredictionCounter | None
+    ) -> Callable[[int], dict]:
+        """`on_epoch_start`, whose record also tells what became of the mapping.
+
+        Args:
+            trained: counts the predictions of training, for `count_predictions`.
+        """
+
+        def start(epoch: int) -> dict:
+            self._counts, self._trained_counts = None, trained.take() if trained is not None and epoch else None
+            mapping.changed = None
+            own = on_epoch_start(epoch) or {}
+            record = self._mapping_record(mapping) | own
+            self._counts = self._trained_counts = None  # hundreds of MB, for many text prompts
+            return record
+
+        return start
 
     def _mapping_record(self, mapping) -> dict:
         """The entries of an epoch's record on the mapping that was made at its start; none if no mapping was made."""
