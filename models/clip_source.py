@@ -21,7 +21,7 @@ from torchvision.datasets.utils import calculate_md5
 from torchvision.transforms import v2
 
 from errors import UserError, unknown_name
-from models.networks import checkpoint_folder
+from models.network_source import checkpoint_folder
 
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # OpenAI's weights are TorchScript archives. The URLs at which OpenAI publishes them contain their SHA-256.

@@ -16,7 +16,7 @@ from tiny import ROOT, SMALL, TINY, make_clip
 
 import cfg
 from data import catalog
-from models.networks import NETWORKS
+from models.network_source import NETWORKS
 from tools.common.run import experiment
 
 SAVEFIG = Figure.savefig

@@ -33,7 +33,7 @@ from tiny import SMALL, TINY
 import cfg
 from algorithms import training
 from data import catalog, loaders
-from models.networks import NETWORKS
+from models.network_source import NETWORKS
 from tools.common import run as runs
 from tools.common import run_folder as folders
 from tools.common.checkpoint import load_checkpoint

@@ -14,7 +14,7 @@ from tiny import ROOT
 
 from data.catalog import DATASETS, find_dataset
 from errors import UserError
-from models.networks import find_network
+from models.network_source import find_network
 from tools.common import args as flags
 from tools.common import command, run
 

@@ -11,7 +11,8 @@ from tiny import TINY
 import cfg
 from algorithms.label_mapping import count_predictions
 from errors import RunError, UserError
-from models.networks import NETWORKS, Network
+from models.network_source import NETWORKS
+from models.networks import Network
 from tools.common.run_folder import RunFolder
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small")]

@@ -10,18 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from errors import UserError
-from models import networks
+from models import network_source
 from models.fold import fold_batch_norm
-from models.networks import (
-    CLASS_NAMES,
-    CPU,
-    NETWORKS,
-    Execution,
-    Network,
-    NetworkRow,
-    find_network,
-    load_network,
-)
+from models.network_source import CLASS_NAMES, NETWORKS, NetworkRow, find_network
+from models.networks import CPU, Execution, Network, load_network
 
 pytestmark = pytest.mark.numeric
 
@@ -145,8 +137,8 @@ def test_a_new_classifier_or_none(name, num_classes):
 def test_torchvision_weights_put_by_hand_are_loaded():
     torch.manual_seed(1)
     expected = torchvision.models.resnet18(weights=None).eval()
-    networks.checkpoint_folder().mkdir(parents=True)
-    file = networks.checkpoint_folder() / "resnet18-f37072fd.pth"
+    network_source.checkpoint_folder().mkdir(parents=True)
+    file = network_source.checkpoint_folder() / "resnet18-f37072fd.pth"
     torch.save(expected.state_dict(), file)
     loaded = load_network("resnet18", Execution(torch.device("cpu"), plain=True))
     assert all(
@@ -162,8 +154,8 @@ def test_torchvision_weights_put_by_hand_are_loaded():
 def test_timm_weights_put_by_hand_are_loaded():
     torch.manual_seed(1)
     expected = timm.create_model("resnet10t", pretrained=False)
-    networks.checkpoint_folder().mkdir(parents=True)
-    file = networks.checkpoint_folder() / "resnet10t.c3_in1k.safetensors"
+    network_source.checkpoint_folder().mkdir(parents=True)
+    file = network_source.checkpoint_folder() / "resnet10t.c3_in1k.safetensors"
     save_file(expected.state_dict(), file)
     row = find_network("timm:resnet10t.c3_in1k")
     assert (row.input_size, row.mean) == (176, (0.485, 0.456, 0.406))  # as timm's pretrained_cfg says
@@ -191,7 +183,7 @@ def test_weights_that_cannot_be_had(name, file, monkeypatch):
         load_network(name)
     message = str(caught.value)
     assert f"--network {name}:" in message
-    assert str(networks.checkpoint_folder() / file) in message
+    assert str(network_source.checkpoint_folder() / file) in message
     assert "--network efficientnet_lite0" in message
 
 

@@ -14,7 +14,8 @@ import models.prompted
 from algorithms.normalized_gradient import NormalizedGradient
 from algorithms.training import train_one_epoch
 from errors import RunError
-from models.networks import Execution, Network, NetworkRow, load_network
+from models.network_source import NetworkRow
+from models.networks import Execution, Network, load_network
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.shared_border import share_border

@@ -21,7 +21,7 @@ import cfg
 from data.catalog import find_dataset
 from errors import Interrupted
 from models.clip_source import find_clip
-from models.networks import find_network
+from models.network_source import find_network
 from tools.common.run import Run
 from tools.common.run_folder import RunFolder
 

@@ -38,7 +38,8 @@ from algorithms.training import evaluate, train_one_epoch
 from data.folder import Folder
 from data.loaders import build_data
 from errors import unknown_name
-from models.networks import Execution, Network, find_network
+from models.network_source import find_network
+from models.networks import Execution, Network
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
