@@ -32,7 +32,7 @@ from tiny import SMALL, TINY
 
 import cfg
 from algorithms import training
-from data import catalog, loaders
+from data import catalog, fetching
 from models.network_source import NETWORKS
 from tools.common import run as runs
 from tools.common import run_folder as folders
@@ -42,7 +42,7 @@ from tools.common.machine import anonymous_memory
 
 FLAGS = ("--network", "tiny", "--dataset", "small", "--device", "cpu")
 PHASES = {  # of a run -> where the function is found that carries it out
-    "cache build": (loaders, "cached_pixels"),
+    "cache build": (fetching, "cached_pixels"),
     "mapping pass": (runs, "count_predictions"),
     "step": (training, "train_one_epoch"),
     "evaluation": (training, "evaluate"),

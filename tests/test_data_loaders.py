@@ -9,9 +9,10 @@ from make_data import make_abide, make_coop, make_folders, make_lmdb
 from test_data_transforms import BICUBIC, make_mixed
 from torchvision.transforms import v2
 
-import data.loaders
+import data.fetching
 from data.catalog import find_dataset
-from data.loaders import WHOLE, Loader, _gather, _on_device, build_loader, load_data, read_dataset
+from data.fetching import _gather, _on_device
+from data.loaders import WHOLE, Loader, build_loader, load_data, read_dataset
 from data.splits import ImageArrays, Splits, whole
 from data.transforms import decode
 from errors import UserError
@@ -215,7 +216,7 @@ def test_arrays_of_another_size_are_resized(tmp_path):
 @pytest.mark.parametrize("size", [8, 10])
 def test_arrays_of_the_right_size_are_not_decoded(tmp_path, monkeypatch, transform, size):
     calls = []
-    monkeypatch.setattr(data.loaders, "decode", lambda fixed, image: calls.append(1) or decode(fixed, image))
+    monkeypatch.setattr(data.fetching, "decode", lambda fixed, image: calls.append(1) or decode(fixed, image))
     evaluation = [v2.Resize(8, BICUBIC), v2.CenterCrop(6)]
     built = loaders(numbered(20, size), tmp_path, train=transform, evaluation=evaluation)
     images, _ = everything(built.train)
@@ -357,8 +358,8 @@ def test_arrays_of_one_channel_travel_as_one():
 )
 def test_number_of_workers(tmp_path, monkeypatch, count, device, cached, asked, workers):
     seen = []
-    monkeypatch.setattr(data.loaders.os, "cpu_count", lambda: 6)
-    monkeypatch.setattr(data.loaders, "_one_by_one", lambda *how: seen.append(how[2]))
+    monkeypatch.setattr(data.fetching.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(data.fetching, "_one_by_one", lambda *how: seen.append(how[2]))
     split = whole(ImageArrays(np.zeros((count, 2, 2, 3), np.uint8)), np.zeros(count, int))
     how = {"batch_size": 4, "device": torch.device(device), "workers": asked}
     build_loader(split, [FLIP], "x", cache_folder=tmp_path if cached else None, **how)
