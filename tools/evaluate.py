@@ -57,9 +57,8 @@ def main(argv: list[str] | None = None) -> dict:
     if asked.items() <= kept.items():
         print(f"{args.output} is of this checkpoint and these images. Its result:", describe(kept), sep="\n")
         return kept
-    dataset = find_dataset(setup["dataset"])
-    splits = dataset.read()
-    setup = {"image_size": dataset.image_size, **setup}
+    splits = find_dataset(setup["dataset"]).read()
+    setup = {"image_size": splits.image_size, **setup}
     test = in_order_of(checkpoint, setup, splits)
     setup.setdefault("class_names", splits.class_names)
     alphabetical = sorted(setup["class_names"])
