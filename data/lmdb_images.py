@@ -3,6 +3,8 @@
 import io
 import pickle
 import pickletools
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -98,4 +100,8 @@ class LmdbImages:
 
     def stamp(self, index: int) -> tuple:
         status = self.path.stat()
-        return (str(self.path), self.keys[index].hex(), status.st_size, status.st_mtime_ns)
+        where = (str(self.path), self.keys[index].hex())
+        return (*where, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+
+    def identities(self, indices: Sequence[int]) -> list[tuple]:
+        return [(self.keys[index].hex(), zlib.crc32(self._image_and_label(index)[0])) for index in indices]

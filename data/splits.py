@@ -1,9 +1,14 @@
 """Lists of images and labels. Nothing is decoded here: a split knows where its images are, and opens one at a time."""
 
+import hashlib
+import json
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -30,7 +35,10 @@ class ImageSource(Protocol):
         """The image's path or key, which messages show."""
 
     def stamp(self, index: int) -> tuple:
-        """A value that changes when the image changes; a cache of its pixels is named by it."""
+        """A value that changes when the image changes on this machine; a cache of its pixels is named by it."""
+
+    def identities(self, indices: Sequence[int]) -> list[tuple]:
+        """What each image is, wherever it lies: its name below the data set's folder, and a checksum of its bytes."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -65,6 +73,16 @@ def is_below(path: str) -> bool:
     return not PurePath(path).is_absolute() and ".." not in PurePath(path).parts
 
 
+def sampled_checksum(path: Path) -> tuple[int, int]:
+    """A file's size, and the CRC-32 of 4096 bytes each from its start, middle and end: cheap also for large files."""
+    with path.open("rb", buffering=0) as file:
+        size, checksum = path.stat().st_size, 0
+        for start in (0, size // 2, max(0, size - 4096)):
+            file.seek(start)
+            checksum = zlib.crc32(file.read(4096), checksum)
+    return size, checksum
+
+
 class ImageFiles:
     """Image files below a folder; `paths` are relative to it."""
 
@@ -83,7 +101,19 @@ class ImageFiles:
             status = path.stat()
         except (OSError, ValueError):  # ValueError: no path can look like this
             return (str(path), None)
-        return (str(path), status.st_size, status.st_mtime_ns)
+        # A file put in its place may have its size and time, but neither its inode nor its time of change.
+        return (str(path), status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+
+    def identities(self, indices: Sequence[int]) -> list[tuple]:
+        with ThreadPoolExecutor(16) as pool:  # a file server answers many questions at a time
+            return list(pool.map(self._identity, indices))
+
+    def _identity(self, index: int) -> tuple:
+        path = self.paths[index]
+        try:
+            return (PurePath(path).as_posix(), *sampled_checksum(self.root / path))
+        except (OSError, ValueError):  # decoding will name it
+            return (path, None)
 
 
 class ImageArrays:
@@ -100,6 +130,9 @@ class ImageArrays:
 
     def stamp(self, index: int) -> tuple:
         return (index,)
+
+    def identities(self, indices: Sequence[int]) -> list[tuple]:
+        return [(index, zlib.crc32(np.ascontiguousarray(self.array[index]))) for index in indices]
 
 
 @dataclass(frozen=True)
@@ -119,8 +152,18 @@ class Split:
     def name(self, position: int) -> str:
         return self.source.name(self.indices[position])
 
+    @property
+    def fingerprint(self) -> str:
+        """`33 images, 0c1d2e3f4a5b`: equal if names, contents, labels and their order are, wherever the images lie."""
+        images = self.source.identities(self.indices.tolist())
+        return f"{len(self)} images, {_hash([images, self.labels.tolist()])}"
+
     def take(self, positions: np.ndarray) -> "Split":
         return replace(self, indices=self.indices[positions], labels=self.labels[positions])
+
+
+def _hash(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
 def whole(source: ImageSource, labels: Sequence[int]) -> Split:
@@ -182,6 +225,13 @@ class Splits:
     def sizes(self) -> dict[str, int]:
         """Number of images by split; 0 if there is no such split."""
         return {part: len(getattr(self, part) or ()) for part in PARTS}
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """What was read, by split and for the class names. Two data sets of one name are the same if it is equal."""
+        parts = {part: getattr(self, part) for part in PARTS}
+        names = f"{self.num_classes} classes, {_hash(self.class_names)}"
+        return {part: split.fingerprint if split else "none" for part, split in parts.items()} | {"classes": names}
 
     def _error(self, found: str) -> UserError:
         return UserError(

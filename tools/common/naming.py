@@ -1,4 +1,4 @@
-"""What makes two runs the same run, and a run's names: its folder's name and its setting."""
+"""What makes two results the same, and a run's names: its folder's name and its setting."""
 
 import argparse
 import hashlib
@@ -13,6 +13,21 @@ _CLEAN = re.compile(r"[^\w.+=-]+")
 MACHINE = ("device", "workers", "gpu_cache_fraction", "compile", "share_border", "fresh", "command", "method")
 CLIP = ("clip_model", "pretrained", "clip_config")
 PLACE = ("network", "dataset", "seed")  # with the method, these say which cell of the tables a run belongs to
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In what two results differ, in words: none if they are the same.
+
+    Compared are the settings, the data's fingerprint (by split), the weights' hash and the precision: what both dicts
+    name, and dicts within them entry by entry. A name alone tells nothing of the images or the weights behind it.
+    """
+    found = []
+    for name in then.keys() & now.keys():
+        if isinstance(then[name], dict) and isinstance(now[name], dict):
+            found += [f"{name}: {difference}" for difference in differences(then[name], now[name])]
+        elif then[name] != now[name]:
+            found.append(f"{name} {then[name]}, not {now[name]}")
+    return sorted(found)
 
 
 def own_flags(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tools.common.args import Parser, resolve_precision
 from tools.common.command import run_command
 from tools.common.machine import prepare_device
 from tools.common.processes import join, launched, part_of_batch
-from tools.common.run_folder import RunFolder
+from tools.common.run_folder import AlreadyFinished, RunFolder
 
 
 def run_experiment(train: Callable[[argparse.Namespace, "Run"], dict], parser: Parser) -> None:
@@ -31,7 +31,10 @@ def experiment(
     """One run. Returns its receipt: from the folder of a finished run, else from `train(args, run)`."""
     args = parser.parse_args(argv)
     with Run(args, parser) as run:
-        return run.folder.report() if run.folder.result else train(args, run)
+        try:
+            return train(args, run)
+        except AlreadyFinished:
+            return run.folder.report()
 
 
 class Run:
@@ -62,6 +65,13 @@ class Run:
         kept = self.folder.close(error)
         if explanation := _explain(error, self.args, kept):
             raise explanation from None
+
+    def identify(self, **identity: Any) -> None:
+        """Compares what the run computes with, beside its flags, with an earlier start: data and weights.
+
+        `read_dataset` and `fit` call this. A run that is finished with the same data ends here.
+        """
+        self.folder.identify(**identity)
 
     @property
     def selection(self) -> dict[str, Any]:

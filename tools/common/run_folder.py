@@ -19,9 +19,13 @@ from tools.common.checkpoint import load_latest, restore, save_checkpoint, state
 from tools.common.files import empty_folder, forget, own_folder, read_json, write_json
 from tools.common.log import Log
 from tools.common.machine import environment, without_old_objects
-from tools.common.naming import MACHINE, PLACE, run_name, setting
+from tools.common.naming import MACHINE, PLACE, differences, run_name, setting
 from tools.common.processes import is_first, launched
 from tools.common.receipt import describe, summarise
+
+
+class AlreadyFinished(Exception):  # noqa: N818: the end of a run, not an error
+    """The run was finished by an earlier start, with the same images."""
 
 
 class RunFolder:
@@ -44,6 +48,8 @@ class RunFolder:
         self._figures: dict[str, Callable] = {}
         self._parts: dict[str, Any] = {}
         self._saved_epochs = 0
+        self._earlier: dict[str, Any] = {}  # args.json of an earlier start
+        self._identity: dict[str, Any] = {}  # what `identify` was told
         self._board: Board | None = None
         self._checkpoint = self.path / "ckpt.pth"
         self._named = {name: getattr(args, name) for name in ("method", *PLACE)}
@@ -62,7 +68,7 @@ class RunFolder:
             self._held = holding.pop_all()
 
     def _arguments(self) -> dict[str, Any]:
-        """What makes two runs the same run. `auto` is replaced in the precision, so that no run changes it half way."""
+        """The settings of the run. `auto` is replaced in the precision, so that no run changes it half way."""
         own = {name: value for name, value in vars(self.args).items() if name not in MACHINE}
         return own | {"precision": self._precision}
 
@@ -76,18 +82,33 @@ class RunFolder:
             return
         result = read_json(self.path / "result.json")
         self.result = result if result.get("status") == "finished" else None
-        earlier, own = read_json(self.path / "args.json"), self._arguments()
+        self._earlier, own = read_json(self.path / "args.json"), self._arguments()
         if self.result:
             del own["precision"]  # a finished run is reported on any machine
-        then = {name: earlier.get(name, self._defaults(name)) for name in own}  # a flag may be younger than the run
-        differing = [f"{name} {then[name]}, not {own[name]}" for name in own if own[name] != then[name]]
-        if earlier and differing:
+        if self._earlier:
+            defaults = {name: self._defaults(name) for name in own}  # a flag may be younger than the run
+            self._require_same(defaults | self._earlier, own, "Type those arguments")
+        self.log.read()
+
+    def _require_same(self, then: dict[str, Any], now: dict[str, Any], remedy: str) -> None:
+        if differing := differences(then, now):
             raise UserError(
                 f"{self.path} belongs to this run.",
                 f"args.json there has {'; '.join(differing)}.",
-                "Type those arguments, move that folder away, or start over with --fresh.",
+                f"{remedy}, move that folder away, or start over with --fresh.",
             )
-        self.log.read()
+
+    def identify(self, **identity: Any) -> None:
+        """Compares the fingerprint of the data, or the hash of the weights, with that of an earlier start.
+
+        Raises:
+            UserError: the earlier start had others.
+            AlreadyFinished: the earlier start had the same, and finished the run.
+        """
+        self._require_same(self._earlier, identity, "Put those images or weights back")
+        if self.result:
+            raise AlreadyFinished
+        self._identity |= identity
 
     def _agree(self, epochs: int) -> None:
         """Waits for all processes of the run. Raises UserError if they found different numbers of epochs."""
@@ -108,14 +129,16 @@ class RunFolder:
 
         Raises:
             UserError: the checkpoint is damaged, or belongs to another run.
+            AlreadyFinished: there is nothing left to do.
         """
+        self.identify(weights=setup.get("weights"))
         self._setup, self._parts = self._named | setup, parts
         self._sizes = {f"{split}_size": size for split, size in sizes.items()}
         if self.args.fresh:
             empty_folder(self.path)
         where = {"working_directory": str(Path.cwd()), "data_path": str(cfg.data_path), "device": str(self.args.device)}
         where |= {"setting": self._setting, "command": self.args.command}
-        write_json(self.path / "args.json", self._arguments() | where)
+        write_json(self.path / "args.json", self._arguments() | where | self._identity)
         self._agree(0)  # the first process has written
         self._resume()
         self._agree(self._saved_epochs)
@@ -189,6 +212,7 @@ class RunFolder:
             **summarise(self.log.records),
             "classes": len(self._setup["class_names"]),
             **self._sizes,
+            **self._identity,
             "precision": self._precision,
             "processes": world_size(),
             **environment(self.args.device),
