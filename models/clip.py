@@ -17,6 +17,7 @@ from tqdm import tqdm
 from errors import UserError
 from models.clip_source import ClipRow, build_clip, find_clip
 from models.networks import Execution, Network
+from models.weights_hash import weights_hash
 
 TEMPLATES = ("This is a photo of a {}.", *(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES))
 _MOST = math.log(100)  # CLIP's own bound of logit_scale
@@ -76,11 +77,12 @@ def build_classifier(
 ) -> Clip:
     """The classifier over `texts`. If `averaged` names classes, it averages the texts of each over the templates."""
     model, tokenize = build_clip(row)
+    weights = weights_hash(model)
     bank = encode_texts(model.to(run.device), tokens_of(texts, tokenize))
     if averaged:
         bank = F.normalize(bank.view(len(templates), -1, bank.shape[1]).mean(0), dim=1)
     scale = math.exp(min(model.logit_scale.item(), _MOST))
-    setup = {"clip": row.names | {"templates": list(templates), "ensemble": bool(averaged)}}
+    setup = {"clip": row.names | {"templates": list(templates), "ensemble": bool(averaged)}, "weights": weights}
     return Clip(model.visual, row, scale * bank, averaged or texts, run, setup)
 
 
@@ -126,13 +128,14 @@ def load_image_encoder(which, run: Execution, *, num_classes: int = 0, frozen: b
 
 def build_encoder(row: ClipRow, run: Execution, num_classes: int, frozen: bool) -> Network:
     """`load_image_encoder` for a row."""
-    body = build_clip(row)[0].visual
+    model = build_clip(row)[0]
+    body, weights = model.visual, weights_hash(model)
     if num_classes:
         with torch.no_grad():
             features = body.eval()(torch.zeros(1, 3, row.input_size, row.input_size)).shape[1]
         body = nn.Sequential(body, nn.Linear(features, num_classes))
     setup = {"clip": row.names | {"templates": [], "ensemble": False}}
-    setup |= {"loading": {"num_classes": num_classes, "frozen": frozen}}
+    setup |= {"loading": {"num_classes": num_classes, "frozen": frozen}, "weights": weights}
     network = Network(body, row, run, frozen=frozen, setup=setup)
     network.preprocess = row.preprocess
     return network

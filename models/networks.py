@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.fold import fold_batch_norm
 from models.network_source import NetworkRow, find_network
+from models.weights_hash import weights_hash
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Network(nn.Module):
         row: its row of the table.
         frozen: no parameter learns, and the network stays in eval mode even after `train()`.
         run: where and how it computes. The weights are always float32.
-        setup: what a checkpoint saves, in plain values, to load the network again.
+        setup: what a checkpoint saves, in plain values, to load the network again. `weights` is their `weights_hash`.
     """
 
     def __init__(self, body: nn.Module, row: NetworkRow, run: Execution, *, frozen: bool, setup: dict[str, Any]):
@@ -82,14 +83,17 @@ class Network(nn.Module):
         return super().train(mode and not self.frozen)
 
     @property
+    def fingerprint(self) -> str:
+        """Identifies the weights that were loaded: `weights_hash`, before anything was folded, replaced or trained."""
+        return self.setup["weights"]
+
+    @property
     def saved(self) -> dict[str, Any]:
         """What a checkpoint holds of a network that learns, by its key."""
         return {"network_dict": self}
 
 
-def load_network(
-    name: str, run: Execution = CPU, *, num_classes: int | None = None, frozen: bool = True
-) -> Network:
+def load_network(name: str, run: Execution = CPU, *, num_classes: int | None = None, frozen: bool = True) -> Network:
     """Loads a network of the table, or `timm:NAME`, with its weights.
 
     Args:
@@ -103,9 +107,10 @@ def load_network(
     """
     row = find_network(name)
     body = row.build()
+    setup = {"loading": {"num_classes": num_classes, "frozen": frozen}, "weights": weights_hash(body)}
     if num_classes is not None:
         _replace_classifier(body, num_classes)
-    return Network(body, row, run, frozen=frozen, setup={"loading": {"num_classes": num_classes, "frozen": frozen}})
+    return Network(body, row, run, frozen=frozen, setup=setup)
 
 
 class LinearHead(nn.Linear):

@@ -42,7 +42,8 @@ def restore(checkpoint: dict, setup: dict, run: Execution) -> nn.Module:
         Images (B,3,h,w) in [0,1] -> target logits (B,T).
 
     Raises:
-        UserError: the checkpoint holds nothing that can be restored, or does not fit the network.
+        UserError: the checkpoint holds nothing that can be restored, does not fit the network, or was trained with
+            other weights than those loaded.
     """
     try:
         if "visual_prompt_dict" in checkpoint:
@@ -60,7 +61,19 @@ def restore(checkpoint: dict, setup: dict, run: Execution) -> nn.Module:
             f"It does not: {(str(error) or type(error).__name__).splitlines()[0]}.",
             "Give the checkpoint of a run with this network, or the network of this checkpoint.",
         ) from None
+    _require_same_weights(model, setup)
     return model.to(run.device).eval()
+
+
+def _require_same_weights(model: nn.Module, setup: dict) -> None:
+    """Compares the hash of the weights that were loaded with the checkpoint's. Older checkpoints have none."""
+    loaded = next(module.fingerprint for module in model.modules() if isinstance(module, Network))
+    if setup.get("weights", loaded) != loaded:
+        raise UserError(
+            f"{setup['network']}: the weights that the checkpoint was trained with are needed.",
+            f"Other weights were loaded: their hash is {loaded}, not {setup['weights']}.",
+            "Put back the file of the weights, or give its new path.",
+        )
 
 
 def default_transforms(setup: dict) -> list[v2.Transform]:
