@@ -65,9 +65,14 @@ def restore(checkpoint: dict, setup: dict, run: Execution) -> nn.Module:
     return model.to(run.device).eval()
 
 
+def weights_of(model: nn.Module) -> str:
+    """The hash of the weights that the model's network was loaded with."""
+    return next(module.fingerprint for module in model.modules() if isinstance(module, Network))
+
+
 def _require_same_weights(model: nn.Module, setup: dict) -> None:
     """Compares the hash of the weights that were loaded with the checkpoint's. Older checkpoints have none."""
-    loaded = next(module.fingerprint for module in model.modules() if isinstance(module, Network))
+    loaded = weights_of(model)
     if setup.get("weights", loaded) != loaded:
         raise UserError(
             f"{setup['network']}: the weights that the checkpoint was trained with are needed.",

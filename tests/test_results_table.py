@@ -171,6 +171,13 @@ def test_runs_of_one_name_that_are_not_one_experiment(receipt, table):
     assert "- Averaged over several values of a flag: ILM-VP on svhn (precision)." in rest
 
 
+def test_other_test_images_of_one_number_have_a_row_of_their_own(receipt, table):
+    for seed, images in ((7, "9 images, aaa"), (8, "9 images, bbb"), (9, None)):  # None: an earlier version's
+        receipt("cnn/ilm_vp", "dtd", seed, seed / 10, result={"data": {"test": images} if images else {}})
+    cells = {row: cells["ILM-VP"] for row, cells in table()[0][RESNET].items()}
+    assert cells == {"dtd": "85.0 ± 7.1", "dtd (other test images, aaa)": "70.0 (n = 1)"}
+
+
 def test_a_script_of_the_users_own(receipt, table):
     receipt("cnn/my_method", epoch=3, strength=0.5)
     receipt("cnn/ilm_vp")

@@ -263,6 +263,7 @@ def test_fresh_deletes_nothing_before_data_and_network_are_known_to_be_good(run_
     (small / "test").rename(small / "hidden")
     with pytest.raises(UserError, match="should hold"):
         run_script(SCRIPT, *SMALL, "--epoch", 1, "--fresh")
+    (small / "hidden").rename(small / "test")
     assert run_script(SCRIPT, *SMALL, "--epoch", 1) == result
 
 

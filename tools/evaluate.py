@@ -7,7 +7,8 @@
 
 OTHER is a data set with the same class names, for example a folder of yours. --corruptions takes a folder of CIFAR-10-C
 or CIFAR-100-C, whose labels count the classes in alphabetical order. --output saves the result. If you type the same
-command again, it prints the saved result. (results_table.py --metric corruptions reads files named corruptions.json.)
+command again, it prints the saved result, as long as checkpoint, images, weights and precision are the same.
+(results_table.py --metric corruptions reads files named corruptions.json.)
 The last form is for a checkpoint of the original ILM-VP repository, which does not say what it belongs to.
 """
 
@@ -31,7 +32,7 @@ from data.splits import Split, Splits
 from data.transforms import restore_transforms
 from errors import UserError
 from models.networks import Execution
-from models.restore import default_transforms, restore
+from models.restore import default_transforms, restore, weights_of
 from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
 from tools.common.checkpoint import open_checkpoint
 from tools.common.command import run_command
@@ -49,14 +50,9 @@ def main(argv: list[str] | None = None) -> dict:
     args = parser.parse_args(argv)
     precision = resolve_precision(args.precision, args.device)
     checkpoint, setup = open_checkpoint(args)
-    corruptions = args.corruptions and str(args.corruptions.resolve())
-    asked = {"md5": calculate_md5(args.checkpoint), "dataset": setup["dataset"], "folder": corruptions}
     kept = read_json(args.output) if args.output else {}
-    if kept and not kept.keys() >= asked.keys():
+    if kept and not {"md5", "dataset"} <= kept.keys():
         raise UserError(f"--output {args.output}: an evaluation's file.", "It holds something else.", "Name another.")
-    if asked.items() <= kept.items():
-        print(f"{args.output} is of this checkpoint and these images. Its result:", describe(kept), sep="\n")
-        return kept
     splits = find_dataset(setup["dataset"]).read()
     setup = {"image_size": splits.image_size, **setup}
     test = in_order_of(checkpoint, setup, splits)
@@ -65,6 +61,18 @@ def main(argv: list[str] | None = None) -> dict:
     corrupted = read_corruptions(args.corruptions, len(alphabetical)) if args.corruptions else {}
     transforms = restore_transforms(setup, default_transforms)
     model = restore(checkpoint, setup, Execution(args.device, precision))
+    images = {name: [each.fingerprint for each in severities] for name, severities in corrupted.items()}
+    asked = {
+        "md5": calculate_md5(args.checkpoint),
+        "dataset": setup["dataset"],
+        "network": setup["network"],
+        "weights": weights_of(model),
+        "precision": precision,
+        "data": {"test": test.fingerprint, **images},
+    }
+    if asked.items() <= kept.items():
+        print(f"{args.output} is of this checkpoint and these images. Its result:", describe(kept), sep="\n")
+        return kept
     cached = {
         "batch_size": args.batch_size,
         "device": args.device,
@@ -86,8 +94,7 @@ def main(argv: list[str] | None = None) -> dict:
         print(f"The labels 0, 1, 2, ... of the corrupted images mean {', '.join(alphabetical)}.")
     print(describe(result))
     if args.output:
-        where = environment(args.device) | {"precision": precision, "command": args.command}
-        write_json(args.output, asked | {"network": setup["network"]} | result | where)
+        write_json(args.output, asked | result | environment(args.device) | {"command": args.command})
     return result
 
 

@@ -24,8 +24,8 @@ from tools.common.processes import is_first, launched
 from tools.common.receipt import describe, summarise
 
 
-class AlreadyFinished(Exception):  # noqa: N818: the end of a run, not an error
-    """The run was finished by an earlier start, with the same images."""
+class AlreadyFinished(Exception):
+    """Ends `train`: an earlier start finished the run with the same images."""
 
 
 class RunFolder:

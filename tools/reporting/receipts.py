@@ -26,7 +26,8 @@ METRICS = {
 class Receipt:
     """A run, with the content of its args.json and its result.json ({} if there is none yet).
 
-    `command` is the typed command as a list of words. `size` is the data set's number of classes and of test images.
+    `command` is the typed command as a list of words. `size` is the data set's number of classes and of test images,
+    `images` the fingerprint of the test images ("" in a receipt of an earlier version).
     """
 
     path: Path
@@ -38,6 +39,7 @@ class Receipt:
     result: dict
     command: list[str]
     size: tuple[int, int]
+    images: str
     finished: bool
 
 
@@ -53,7 +55,7 @@ def read_receipts(folder: Path) -> tuple[list[Receipt], list[str]]:
     for path in sorted({file.parent for name in ("args", "result") for file in folder.glob(f"*/*/*/{name}.json")}):
         try:
             receipts.append(read_receipt(path))
-        except (UserError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        except (UserError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             notes.append(f"Left out, {path}: {getattr(error, 'found', f'not the receipt of a run, {error!r}')}")
     if not receipts:
         found = " ".join(notes) or f"There is none{'' if folder.is_dir() else ', nor such a folder'}."
@@ -71,6 +73,7 @@ def read_receipt(path: Path) -> Receipt:
         raise ValueError(f"another {', '.join(differing)} in result.json")
     command = shlex.split(str(result.get("command") or args["command"]))
     size = int(result.get("classes", 0)), int(result.get("test_size", 0))
+    images = str(result.get("data", {}).get("test", ""))
     finished = bool(result) and result["status"] == "finished"
     result |= {key: value for key, value in read_json(path / "corruptions.json").items() if key == "corruptions_acc"}
     keys = [key for key, _, absent in METRICS.values() if not absent or result.get(key) is not None]
@@ -79,4 +82,4 @@ def read_receipt(path: Path) -> Receipt:
     if "setting" not in args:
         raise ValueError("args.json lacks `setting`: a run of an older layout")
     column = Column(method, tuple(map(str, args["setting"])))
-    return Receipt(path, column, *identity, args, result, command, size, finished)
+    return Receipt(path, column, *identity, args, result, command, size, images, finished)

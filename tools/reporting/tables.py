@@ -81,7 +81,7 @@ class Table:
     """One network's accuracies in percent.
 
     Args:
-        rows: row -> its data set. Data sets of one name and several sizes have several rows.
+        rows: row -> its data set. Data sets of one name, but with other test images, have rows of their own.
         shared: the flags of the setting that all trained runs have in common.
         runs: the DataFrame of all runs in the cells, with their `row` and `accuracy`.
         cells: (row, column) -> `mean`, `std` and `n` over seeds. There is no cell if one of its runs has no number.
@@ -123,9 +123,8 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
     (key, how, absent), (datasets, columns, _) = METRICS[args.metric], axes(runs, args)
     network, runs = runs.network.iloc[0], named(runs, args)
     done = runs[runs.finished]
-    largest = {run.dataset: run.size for run in sorted(done.run, key=lambda run: run.size)}
-    smaller = "{0.dataset} ({0.size[0]} classes, {0.size[1]} test images)".format
-    names = [run.dataset if run.size == largest[run.dataset] else smaller(run) for run in done.run]
+    largest = {run.dataset: run for run in sorted(done.run, key=lambda run: (run.size, run.images))}
+    names = [row_name(run, largest[run.dataset]) for run in done.run]
     accuracies = [100 * run.result[key] if run.result.get(key) is not None else float("nan") for run in done.run]
     done = done.assign(row=names, accuracy=accuracies)
     rows = {row: name for name in datasets for row in sorted(set(done.row[done.dataset == name]) or {name})}
@@ -154,10 +153,18 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
     return table
 
 
+def row_name(run: Receipt, largest: Receipt) -> str:
+    """The data set's name; with what differs, if its images are not those of the largest data set of this name."""
+    if run.size != largest.size:
+        return f"{run.dataset} ({run.size[0]} classes, {run.size[1]} test images)"
+    other = run.images and run.images != largest.images
+    return f"{run.dataset} (other test images, {run.images.split()[-1]})" if other else run.dataset
+
+
 def differing_flags(runs: Iterable[Receipt]) -> str:
     """The flags that differ between the runs of a cell: another machine or version may have other defaults."""
     first, *others = (run.args for run in runs)
-    names = first.keys() - {*MACHINE, *PLACE, *CLIP, "working_directory", "data_path", "setting"}
+    names = first.keys() - {*MACHINE, *PLACE, *CLIP, "working_directory", "data_path", "data", "setting"}
     return ", ".join(sorted(name for name in names if any(args.get(name) != first[name] for args in others)))
 
 
