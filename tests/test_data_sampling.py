@@ -111,7 +111,7 @@ def test_nothing_asked_nothing_done(nothing):
 
 
 def test_validation_cut_off_from_single_images():
-    with pytest.raises(UserError, match="val split is empty"):
+    with pytest.raises(UserError, match="has one training image a class"):
         splits_of((1, 1, 1)).with_validation(0.5, seed=0)
 
 
