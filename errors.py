@@ -1,7 +1,7 @@
 """The errors that a user can correct. Every package raises them; `tools/common/command.py` prints them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -30,6 +30,12 @@ def printable(text: str) -> str:
 
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def in_short(names: Sequence[str], most: int = 5) -> str:
+    """The names in one line; of many names the first ones, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 class RunError(UserError):

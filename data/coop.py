@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data.files import PassedOver, find_parts, leads_to_leftover
 from data.lmdb_images import LmdbImages
-from data.splits import PARTS, ImageFiles, Splits, in_short, is_below, whole
-from errors import UserError, prepare_command
+from data.splits import PARTS, ImageFiles, Splits, is_below, whole
+from errors import UserError, in_short, prepare_command
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,11 @@ def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str) ->
         sources = {part: LmdbImages(split_file.parent / f"{part}.lmdb") for part in PARTS if entries[part]}
         splits = {part: whole(source, source.labels) for part, source in sources.items()}
     else:
-        entries = _without_leftovers(entries, name)
         root = _image_root(image_roots, [path for part in PARTS for path, _ in entries[part]], name)
+        kept = {part: _without_leftovers(entries[part], f"{name} {part}") for part in PARTS if entries[part]}
         splits = {
-            part: whole(ImageFiles(root, [path for path, _ in entries[part]]), [label for _, label in entries[part]])
-            for part in PARTS
-            if entries[part]
+            part: whole(ImageFiles(root, [path for path, _ in rows]), [label for _, label in rows])
+            for part, rows in kept.items()
         }
     return Splits(name, class_names, splits["train"], splits.get("val"), splits["test"])
 
@@ -114,16 +113,14 @@ def load_split_json(split_file: Path) -> tuple[dict[str, list[tuple[str, int]]],
     return entries, tuple(names[label] for label in sorted(names))
 
 
-def _without_leftovers(entries: dict[str, list[tuple[str, int]]], name: str) -> dict[str, list[tuple[str, int]]]:
-    """The (path, label) lists without paths such as `cat/._1.jpg`; how many there were is told, part by part."""
-    kept = {}
-    for part, rows in entries.items():
-        passed = PassedOver(f"{name} {part}")
-        for path in (path for path, _ in rows if leads_to_leftover(path)):
+def _without_leftovers(rows: list[tuple[str, int]], where: str) -> list[tuple[str, int]]:
+    """The (path, label) pairs without paths such as `cat/._1.jpg`. How many there were is told in a line."""
+    passed = PassedOver(where)
+    for path, _ in rows:
+        if leads_to_leftover(path):
             passed.leftover(path)
-        passed.tell()
-        kept[part] = [(path, label) for path, label in rows if not leads_to_leftover(path)]
-    return kept
+    passed.tell()
+    return [(path, label) for path, label in rows if not leads_to_leftover(path)]
 
 
 def _malformed(split_file: Path, found: str) -> UserError:

@@ -5,8 +5,8 @@ from itertools import combinations
 
 import numpy as np
 
-from data.splits import PARTS, ImageFiles, Split, Splits, in_short
-from errors import printable
+from data.splits import PARTS, ImageFiles, Split, Splits
+from errors import in_short, printable
 
 Identity = tuple[int, int] | str
 

@@ -60,11 +60,11 @@ class PassedOver:
         self.where, self.belongs, self.counts = where, belongs, Counter()
         self._leftover = ""
 
-    def file(self, path: str) -> None:
-        """A file that does not end like an image."""
+    def file(self, path: str, where: str = "") -> None:
+        """A file that does not end like an image, or that lies somewhere else than images do."""
         ending = os.path.splitext(path)[1].lower()
         if ending not in self.belongs:
-            self.counts[ending or "without ending"] += 1
+            self.counts[(ending or "without ending") + where] += 1
 
     def leftover(self, path: str) -> None:
         self._leftover = self._leftover or os.path.basename(path)
@@ -74,7 +74,8 @@ class PassedOver:
         """Prints the line, if anything was passed over."""
         if not self.counts:
             return
-        words = [f"{count} {ending}" for ending, count in self.counts.most_common() if ending != "leftover"]
+        counts = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+        words = [f"{count} {ending}" for ending, count in counts if ending != "leftover"]
         if len(words) > 10:
             words = [*words[:10], f"files with {len(words) - 10} other endings"]
         if leftovers := self.counts["leftover"]:
@@ -102,7 +103,7 @@ def folders_in(folder: Path, passed: PassedOver) -> tuple[str, ...]:
             folders.append(name)
         else:
             _require_file(folder / name)
-            passed.file(name)
+            passed.file(name, " beside the class folders")
     return tuple(folders)
 
 

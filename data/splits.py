@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 import numpy as np
 from PIL import Image
 
-from errors import UserError
+from errors import UserError, in_short, printable
 
 if TYPE_CHECKING:  # to list images needs no torch
     from torch import Tensor
@@ -238,16 +238,9 @@ class Splits:
         split = getattr(self, part)
         counts = np.bincount(split.labels, minlength=self.num_classes)
         if fewer := [f"{self.class_names[label]} ({counts[label]})" for label in np.flatnonzero(counts < shots)]:
-            print(
-                f"{self.name} {part}: fewer than {shots} images of {in_short(fewer)}; all of them are used", flush=True
-            )
+            line = f"{self.name} {part}: fewer than {shots} images of {in_short(fewer)}; all of them are used"
+            print(printable(line), flush=True)
         return split.take(per_class(split.labels, lambda count: min(shots, count), seed))
-
-
-def in_short(names: Sequence[str], most: int = 5) -> str:
-    """The names in one line; of many names the first ones, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def per_class(labels: np.ndarray, how_many: Callable[[int], int], seed: int) -> np.ndarray:
