@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from make_data import make_coop, make_corruptions, make_folders, make_gtsrb, noise, write_image
 from PIL import Image
 from test_data_errors import message_of
@@ -15,6 +16,9 @@ from test_data_layouts import REFINED, assert_reads
 from data.catalog import find_dataset
 from data.corruptions import read_corruptions
 from data.files import ENDINGS, is_leftover, leads_to_leftover
+from data.loaders import build_data
+from errors import UserError
+from tools.common.flag_types import dataset_name
 
 TWO = {"train": 1, "test": 1}
 LEFT = (".ipynb_checkpoints", "@eaDir", "__MACOSX", ".AppleDouble")  # folders
@@ -350,3 +354,30 @@ def test_an_own_folder_beside_the_data_set_of_its_name(data_path, capsys):
         (data_path / "flowers102" / part).mkdir()
     find_dataset("flowers102").read()
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "typed", ["mine/", "./mine", ".//mine/", "other/../mine", "{data_path}/mine", "{data_path}/mine/"]
+)
+def test_a_data_set_has_one_name(data_path, typed):
+    assert dataset_name(typed.format(data_path=data_path)) == "mine"
+
+
+@pytest.mark.parametrize("typed", ["mine", "mine/inner", "flowers102", "my photos", ".hidden", "/elsewhere/mine"])
+def test_other_names_stay(data_path, typed):
+    assert dataset_name(typed) == typed
+
+
+def test_runs_of_a_data_set_have_its_one_name(small, run_script):
+    words = ("--network", "tiny", "--dataset", "./small/", "--epoch", 1)
+    assert run_script("experiments/cnn/rlm_vp", *words)["dataset"] == "small"
+
+
+def test_damaged_images_are_named_in_one_line(data_path):
+    write_image(data_path / "mine/train/cat/a.png", noise(1))
+    write_image(data_path / "mine/test/cat/a.png", noise(1))
+    (data_path / "mine/train/cat" / os.fsdecode(b"b\n\xe9\x1b.png")).write_text("no image")
+    how = {"batch_size": 4, "device": torch.device("cpu"), "workers": 0, "cache_folder": None}
+    with pytest.raises(UserError) as error:
+        build_data(find_dataset("mine").read(), train=[], eval=[], **how)
+    assert "\n  cat/b\\n\\udce9\\x1b.png  (label 0): " in str(error.value)
