@@ -79,7 +79,7 @@ class PassedOver:
         if len(words) > 10:
             words = [*words[:10], f"files with {len(words) - 10} other endings"]
         if leftovers := self.counts["leftover"]:
-            words.append(f"{leftovers} that begin with a dot or that programs leave, such as {self._leftover}")
+            words.append(f"{leftovers} leftovers of other programs, such as {self._leftover}")
         formats = sorted({FOREIGN_FORMATS[ending] for ending in self.counts.keys() & FOREIGN_FORMATS.keys()})
         advice = f" {' and '.join(formats)} cannot be read: convert these images to PNG or JPEG." if formats else ""
         print(printable(f"{self.where}: passed over {', '.join(words)}.{advice}"), flush=True)
@@ -126,15 +126,16 @@ def images_below(folder: Path, passed: PassedOver) -> list[str]:
         for name in filter(is_leftover, folders + files):
             passed.leftover(name)
         folders[:] = sorted(name for name in folders if not is_leftover(name))
+        above = Path(home).relative_to(folder).parts
         for name in files:
             if is_leftover(name):
                 continue
             if os.path.splitext(name)[1].lower() in ENDINGS:
-                found.append(Path(home, name).relative_to(folder))
+                found.append((*above, name))
             else:
                 _require_file(Path(home, name))
                 passed.file(name)
-    return [path.as_posix() for path in sorted(found)]
+    return ["/".join(parts) for parts in sorted(found)]
 
 
 def _require_file(path: Path) -> None:

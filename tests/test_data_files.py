@@ -53,7 +53,7 @@ def test_class_folders_pass_over_leftovers_at_every_level(data_path, capsys):
     # 8 names in train/ and 8 in train/banded
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(", such as")[0] for line in lines] == [
-        f"mine {part}: passed over {count} that begin with a dot or that programs leave"
+        f"mine {part}: passed over {count} leftovers of other programs"
         for part, count in (("train", 16), ("val", 8), ("test", 8))
     ]
 
@@ -68,7 +68,7 @@ def test_split_file_that_names_leftovers(data_path, capsys):
     file.write_text(json.dumps(rows))
     assert_reads("mine", expected, REFINED)
     out = capsys.readouterr().out
-    assert "mine train: passed over 2 that begin with a dot" in out and "mine test: passed over 1 that" in out
+    assert "mine train: passed over 2 leftovers" in out and "mine test: passed over 1 leftovers" in out
 
 
 def test_split_file_of_nothing_but_leftovers(data_path):
@@ -87,7 +87,7 @@ def test_gtsrb_passes_over_leftovers(data_path, capsys):
     leave(data_path / "gtsrb/GTSRB/Training/00007")
     write_image(data_path / "gtsrb/GTSRB/Training/.ipynb_checkpoints/00000_00000.ppm", noise(1))
     assert_reads("gtsrb", expected, find_dataset("gtsrb").read().class_names)
-    assert "gtsrb train: passed over 16 that begin with a dot" in capsys.readouterr().out
+    assert "gtsrb train: passed over 16 leftovers" in capsys.readouterr().out
 
 
 def test_corruptions_pass_over_leftovers(tmp_path):
