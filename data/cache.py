@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from data.splits import Split, quiet
 from data.transforms import decode, describe_transforms
-from errors import UserError
+from errors import UserError, printable
 
 _CHUNK = 256
 
@@ -175,7 +175,8 @@ def _decoded(split: Split, fixed: Fixed, label: str) -> Iterator[np.ndarray]:
         try:
             return decode(fixed, split.open(position))
         except Exception as error:  # Pillow's decoders raise many kinds
-            damaged.append(f"  {split.name(position)[:300]}  (label {split.labels[position]}): {_reason(error)}")
+            name = printable(split.name(position)[:300])
+            damaged.append(f"  {name}  (label {split.labels[position]}): {_reason(error)}")
             return None
 
     with (

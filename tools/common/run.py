@@ -76,7 +76,8 @@ class Run:
     @property
     def selection(self) -> dict[str, Any]:
         """The flags that choose training images, as `Dataset.read` takes them."""
-        return {name: getattr(self.args, name) for name in ("shots", "train_fraction", "val_fraction", "seed")}
+        names = ("shots", "train_fraction", "val_fraction", "val_shots", "seed")
+        return {name: getattr(self.args, name) for name in names}
 
     def loading(self, default_batch_size: int) -> dict[str, Any]:
         """The flags that say how images are loaded, as `build_loader` takes them."""
