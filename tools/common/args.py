@@ -146,8 +146,32 @@ def add_template_flag(parser: argparse.ArgumentParser, usual: str) -> None:
     parser.add_argument("--template", type=text_template, help=template)
 
 
-def add_mapping_flags(parser: argparse.ArgumentParser) -> None:
-    """--mapping-interval and --mapping-source, of iterative label mapping."""
+def add_counts_flag(parser: argparse.ArgumentParser) -> None:
+    """--mapping-counts, of mappings that follow the counts of predictions."""
+    counts = (
+        "what an image adds to the counts that make the map: 1 for its most probable source label (the papers),"
+        " or all probabilities; default argmax"
+    )
+    parser.add_argument("--mapping-counts", choices=("argmax", "probabilities"), default="argmax", help=counts)
+
+
+def add_sources_flag(parser: argparse.ArgumentParser) -> None:
+    """--sources, of mappings that give each target several source labels (AutoVP, ICLR 2024)."""
+    sources = "source labels of each target, whose logits are averaged; default 1"
+    parser.add_argument("--sources", type=positive_int, default=1, help=sources)
+
+
+def add_bayesian_flags(parser: argparse.ArgumentParser, plus: bool = False) -> None:
+    """--smoothing, and for BLM+ --top-fraction (Cai et al., NeurIPS 2024)."""
+    smoothing = "added to the sum of each source label's counts; default 1"
+    parser.add_argument("--smoothing", type=positive_float, default=1.0, help=smoothing)
+    if plus:
+        top = "an image counts its most probable source labels, so many for each target class; in (0,1], default 0.15"
+        parser.add_argument("--top-fraction", type=fraction, default=0.15, help=top)
+
+
+def add_iteration_flags(parser: argparse.ArgumentParser) -> None:
+    """--mapping-interval and --mapping-source, of mappings that are made again while the prompt learns."""
     interval = "number of epochs after which the map is made again; default 1"
     parser.add_argument("--mapping-interval", type=positive_int, default=1, help=interval)
     source = "predictions that make the map: of an extra pass, or of the last epoch's training; default pass"
