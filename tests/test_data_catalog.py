@@ -17,12 +17,12 @@ from data.folder import ENDINGS
 def test_addresses_and_checksums_are_torchvisions():
     for name, theirs in (("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)):
         (archive,) = find_dataset(name).downloads
-        assert (archive.url, archive.md5) == (theirs.url, theirs.tgz_md5)
-    files = [(file.url, file.path, file.md5) for file in find_dataset("svhn").downloads]
+        assert (archive.urls, archive.md5) == ((theirs.url,), theirs.tgz_md5)
+    files = [(file.urls, file.path, file.md5) for file in find_dataset("svhn").downloads]
     expected = [datasets.SVHN.split_list[part] for part in ("train", "test")]
-    assert files == [(url, f"svhn/{file}", md5) for url, file, md5 in expected]
+    assert files == [((url,), f"svhn/{file}", md5) for url, file, md5 in expected]
     (archive,) = find_dataset("clevr").downloads
-    assert (archive.url, archive.md5) == (datasets.CLEVRClassification._URL, datasets.CLEVRClassification._MD5)
+    assert (archive.urls, archive.md5) == ((datasets.CLEVRClassification._URL,), datasets.CLEVRClassification._MD5)
     assert ENDINGS == IMG_EXTENSIONS
 
 

@@ -20,7 +20,8 @@ from make_data import (
 )
 from torchvision import datasets
 
-from data.catalog import DATASETS, find_dataset, refined
+from data.catalog import DATASETS, find_dataset
+from data.dataset import refined
 
 REFINED = ("pink primrose", "banded", "bird of paradise")
 

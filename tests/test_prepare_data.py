@@ -16,10 +16,11 @@ from make_data import make_clevr, make_folders
 
 import cfg
 from data import catalog
-from data.catalog import Dataset, Download
 from data.coop import CoOp
+from data.dataset import Dataset, Download
 from errors import RunError, UserError
 from tools import prepare_data
+from tools.preparing import checking, downloading
 
 COUNTS = (4, 2, 2)
 IMAGES = {
@@ -105,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(prepare_data, "PAUSE", 0.0)
+    monkeypatch.setattr(downloading, "PAUSE", 0.0)
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -123,8 +124,8 @@ def tiny(server, monkeypatch) -> Dataset:
         num_classes=2,
         counts=COUNTS,
         downloads=(
-            Download(f"{server.url}/split.json", "tiny_home/split_zhou_Tiny.json"),
-            Download(f"{server.url}/images.tar.gz", "tiny_home/images.tar.gz", MD5, "tiny_home"),
+            Download((f"{server.url}/split.json",), "tiny_home/split_zhou_Tiny.json"),
+            Download((f"{server.url}/images.tar.gz",), "tiny_home/images.tar.gz", MD5, "tiny_home"),
         ),
     )
     return only(monkeypatch, row)
@@ -173,7 +174,7 @@ def test_downloads_unpacks_and_verifies(tiny, server, capsys):
 
 def test_zip_into_data_path_itself(tiny, server, monkeypatch):
     server.files["/images.zip"] = zipped({f"tiny_home/images/{name}": data for name, data in IMAGES.items()})
-    archive = Download(f"{server.url}/images.zip", "tiny_home/images.zip", None, "")
+    archive = Download((f"{server.url}/images.zip",), "tiny_home/images.zip", None, "")
     only(monkeypatch, replace(tiny, downloads=(tiny.downloads[0], archive)))
     cfg.data_path.mkdir(mode=0o700)
     prepare_data.main(["tiny"])
@@ -265,11 +266,14 @@ def test_broken_connections_are_made_again(tiny, server, capsys):
 
 
 def test_gives_up_after_a_few_connections_and_keeps_what_came(tiny, server):
-    server.cuts = [None, 1000, *[0] * prepare_data.ATTEMPTS]
+    server.cuts = [None, 1000, *[0] * downloading.ATTEMPTS]
     message = failure("tiny")
-    assert len(server.asked("/images.tar.gz")) == prepare_data.ATTEMPTS
-    assert f"It failed: the connection ended after 1000 of {len(ARCHIVE)} bytes" in message
-    assert f"Type the command again later, or put the file at {home() / 'images.tar.gz'}." in message
+    assert len(server.asked("/images.tar.gz")) == downloading.ATTEMPTS
+    assert (
+        f"It failed:\n{server.url}/images.tar.gz: the connection ended after 1000 of {len(ARCHIVE)} bytes\n" in message
+    )
+    goes_on = "If you type the command again, it goes on with the 1000 bytes that came."
+    assert message.endswith(f"{goes_on} Put the file at {home() / 'images.tar.gz'}. Then type the command again.")
     assert (home() / "images.tar.gz.part").read_bytes() == ARCHIVE[:1000]
     prepare_data.main(["tiny"])
     assert server.asked("/images.tar.gz")[-1] == ("bytes=1000-", len(ARCHIVE) - 1000)
@@ -279,8 +283,8 @@ def test_wrong_md5(tiny, server, monkeypatch):
     split_file, archive = tiny.downloads
     only(monkeypatch, replace(tiny, downloads=(split_file, replace(archive, md5="0" * 32))))
     message = failure("tiny")
-    assert f"images.tar.gz.part: expected the md5 {'0' * 32}." in message
-    assert f"Found {MD5}. It has been deleted." in message
+    wrong = f"{server.url}/images.tar.gz: its file has the md5 {MD5}, not {'0' * 32}; it has been deleted"
+    assert f"tiny: images.tar.gz is needed.\nIt failed:\n{wrong}\n" in message
     assert [path.name for path in home().iterdir()] == ["split_zhou_Tiny.json"]
 
 
@@ -288,23 +292,27 @@ def test_not_on_the_server(tiny, server, monkeypatch):
     del server.files["/images.tar.gz"]
     only(monkeypatch, replace(tiny, by_hand="Or put the images into {data_path}/tiny_home/images/."))
     message = failure("tiny")
-    assert f"tiny: {server.url}/images.tar.gz was asked for.\nIt failed: HTTP Error 404: Not Found\n" in message
-    assert f"put the file at {home() / 'images.tar.gz'}. Or put the images into {home()}/images/." in message
+    answer = f"{server.url}/images.tar.gz: HTTP Error 404: Not Found"
+    assert (
+        f"tiny: images.tar.gz is needed.\nIt failed:\n{answer}\nPut the file at {home()}/images.tar.gz. Or" in message
+    )
+    assert message.endswith(f"Or put the images into {home()}/images/. Then type the command again.")
+    assert "later" not in message and len(server.log) == 1, "the split file; a 404 is not asked for again"
 
 
 def test_no_server(tiny, monkeypatch):
-    gone = Download("http://127.0.0.1:9/split.json", "tiny_home/split_zhou_Tiny.json")
+    gone = Download(("http://127.0.0.1:9/split.json",), "tiny_home/split_zhou_Tiny.json")
     only(monkeypatch, replace(tiny, downloads=(gone,)))
-    monkeypatch.setattr(prepare_data, "ATTEMPTS", 2)
+    monkeypatch.setattr(downloading, "TIMEOUT", 5.0)
     message = failure("tiny")
     assert "Connection refused" in message
-    assert f"put the file at {home() / 'split_zhou_Tiny.json'}." in message
+    assert f"Put the file at {home() / 'split_zhou_Tiny.json'}." in message
 
 
 def test_web_page_of_google_drive(tiny, server, monkeypatch):
-    drive = Download("drive:AbC-1_2", "tiny_home/split_zhou_Tiny.json")
+    drive = Download(("drive:AbC-1_2",), "tiny_home/split_zhou_Tiny.json")
     only(monkeypatch, replace(tiny, downloads=(drive, tiny.downloads[1])))
-    monkeypatch.setattr(prepare_data, "DRIVE", f"{server.url}/download?id={{}}&confirm=t")
+    monkeypatch.setattr(downloading, "DRIVE", f"{server.url}/download?id={{}}&confirm=t")
     server.files["/download?id=AbC-1_2&confirm=t"] = b"<html>Quota exceeded</html>"
     server.content_type = "text/html; charset=utf-8"
     message = failure("tiny")
@@ -321,9 +329,9 @@ def test_web_page_of_google_drive(tiny, server, monkeypatch):
 
 
 def test_file_of_google_drive(tiny, server, monkeypatch):
-    drive = Download("drive:AbC-1_2", "tiny_home/split_zhou_Tiny.json")
+    drive = Download(("drive:AbC-1_2",), "tiny_home/split_zhou_Tiny.json")
     only(monkeypatch, replace(tiny, downloads=(drive, tiny.downloads[1])))
-    monkeypatch.setattr(prepare_data, "DRIVE", f"{server.url}/download?id={{}}&confirm=t")
+    monkeypatch.setattr(downloading, "DRIVE", f"{server.url}/download?id={{}}&confirm=t")
     server.files["/download?id=AbC-1_2&confirm=t"] = split_json()
     prepare_data.main(["tiny"])
     assert images_on_disk() == IMAGES
@@ -355,7 +363,7 @@ def test_an_unpacking_that_was_killed_is_done_again(tiny, server, monkeypatch):
 def test_an_archive_that_would_write_elsewhere_is_refused(tiny, server, monkeypatch, tmp_path, name, suffix, pack):
     name = name.format(tmp_path)
     server.files["/evil"] = pack({"images/cat/0.jpg": b"", name: b"escaped"})
-    only(monkeypatch, replace(tiny, downloads=(Download(f"{server.url}/evil", f"tiny_home/a.{suffix}", None, ""),)))
+    only(monkeypatch, replace(tiny, downloads=(Download((f"{server.url}/evil",), f"tiny_home/a.{suffix}", None, ""),)))
     message = failure("tiny")
     refused = f"It cannot be: {name} would be written outside of it."
     assert f"{home() / f'a.{suffix}'} has to be unpacked.\n{refused}" in message
@@ -372,7 +380,9 @@ def test_a_link_out_of_the_archive_is_refused(tiny, server, monkeypatch, tmp_pat
         archive.addfile(link)
         archive.addfile(tarfile.TarInfo("images/escaped.jpg"))
     server.files["/evil"] = content.getvalue()
-    only(monkeypatch, replace(tiny, downloads=(Download(f"{server.url}/evil", "tiny_home/a.tgz", None, "tiny_home"),)))
+    only(
+        monkeypatch, replace(tiny, downloads=(Download((f"{server.url}/evil",), "tiny_home/a.tgz", None, "tiny_home"),))
+    )
     assert "It cannot be: " in failure("tiny")
     assert list(tmp_path.rglob("escaped.jpg")) == []
 
@@ -402,7 +412,7 @@ def test_wrong_numbers(tiny, monkeypatch):
 
 def test_the_disk_is_too_small(tiny, monkeypatch):
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(prepare_data.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(downloading.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(RunError, match="free") as error:
         prepare_data.main(["tiny"])
     assert error.value.exit_code == 1
@@ -417,13 +427,13 @@ def test_data_path_cannot_be_written(tiny):
 
 
 def test_goes_on_with_the_other_names_when_one_fails(tiny, server, monkeypatch, capsys):
-    lost = replace(tiny, name="lost", downloads=(Download(f"{server.url}/lost", "lost/split_lost.json"),))
+    lost = replace(tiny, name="lost", downloads=(Download((f"{server.url}/lost",), "lost/split_lost.json"),))
     lost = replace(lost, layout=CoOp("lost", "images", "split_lost.json"))
     only(monkeypatch, lost, tiny)
     message = failure("lost", "tiny")
     captured = capsys.readouterr()
     assert COMPLETE in captured.out
-    assert "It failed: HTTP Error 404: Not Found" in captured.err
+    assert f"It failed:\n{server.url}/lost: HTTP Error 404: Not Found\n" in captured.err
     assert "To prepare: lost, tiny.\nFailed: lost.\n" in message
     assert message.endswith("type: python tools/prepare_data.py lost")
 
@@ -459,8 +469,8 @@ def test_clevr_is_found_where_its_archive_is_unpacked(server, monkeypatch, tmp_p
     server.files["/CLEVR_v1.0.zip"] = zipped(content)
     row = next(row for row in catalog.DATASETS if row.name == "clevr")
     (archive,) = row.downloads
-    assert archive.url.endswith("/CLEVR_v1.0.zip") and archive.md5
-    archive = replace(archive, url=f"{server.url}/CLEVR_v1.0.zip", md5=None)
+    assert archive.urls[0].endswith("/CLEVR_v1.0.zip") and archive.md5
+    archive = replace(archive, urls=(f"{server.url}/CLEVR_v1.0.zip",), md5=None)
     only(monkeypatch, replace(row, counts=(16, 0, 8), downloads=(archive,)))
     prepare_data.main(["clevr"])
     assert "clevr: complete (8 classes, 16 training, 0 validation, 8 test images)" in capsys.readouterr().out
