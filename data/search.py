@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from errors import UserError, prepare_command
@@ -36,11 +36,11 @@ def find_images(
     some = paths[:: max(1, len(paths) // 50)]  # from all over the list
     there = {root: sum(os.path.isfile(root / path) for path in some) for root in roots}
     best = max(there, key=there.get)
-    as_given = best, {path: path for path in paths}
+    as_given = {path: path for path in paths}
     if there[best] == len(some):
-        return as_given
+        return best, as_given
     homes = [root for root in there if root.is_dir() and not any(other in there for other in root.parents)]
-    found = {home: _search(home, set(paths), best, unique_names) for home in homes}
+    found = {home: _search(home, as_given, best, unique_names) for home in homes}
     home = max(found, key=lambda home: len(found[home]), default=best)
     if not found.get(home):
         raise UserError(
@@ -48,13 +48,15 @@ def find_images(
             f"They are in none of {', '.join(map(str, there))}, nor below these folders.",
             f"Copy the images into one of these folders, or type: {prepare_command(name)}",
         )
-    usual = {path: os.path.relpath(best / path, home) for path in paths}
-    return as_given if found[home].items() <= usual.items() else (home, usual | found[home])
+    before = {file.removesuffix(path) if file.endswith(path) else None for path, file in found[home].items()}
+    if len(before) == 1 and None not in before:  # the same folders stand before each path
+        return home / before.pop(), as_given
+    return home, {path: os.path.relpath(best / path, home) for path in paths} | found[home]
 
 
-def _search(home: Path, paths: set[str], usual: Path, unique_names: bool) -> dict[str, str]:
+def _search(home: Path, paths: Iterable[str], usual: Path, unique_names: bool) -> dict[str, str]:
     """By path of the split its file, as a path relative to `home`, of all files that are there."""
-    split = {path: PurePosixPath(path).parts for path in paths}
+    split = {path: PurePosixPath(path).parts or ("",) for path in paths}
     count = Counter(name for *_, name in split.values())
     files = defaultdict(list)  # by name alone, and by name and a folder: names such as 001.jpg are in every class
     for file in _files_below(home):

@@ -4,12 +4,14 @@ import hashlib
 import io
 import json
 import shutil
+import ssl
 import tarfile
 import threading
 import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 from make_data import make_clevr, make_folders
@@ -20,7 +22,7 @@ from data.coop import CoOp
 from data.dataset import Dataset, Download
 from errors import RunError, UserError
 from tools import prepare_data
-from tools.preparing import checking, downloading
+from tools.preparing import downloading
 
 COUNTS = (4, 2, 2)
 IMAGES = {
@@ -64,6 +66,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {"/split.json": split_json(), "/images.tar.gz": ARCHIVE}
         self.content_type, self.ranges = "application/octet-stream", True
+        self.head: int | None = None  # the status with which every HEAD is answered
         self.cuts: list[int | None] = []  # after how many bytes the next connections break
         self.log: list[tuple[str, str | None, int]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -78,24 +81,36 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
+    def do_HEAD(self):
+        content = self.server.files.get(self.path)
+        status = self.server.head or (404 if content is None else 200)
+        self.server.log.append((self.path, "HEAD", 0))
+        self.send_response(status)
+        self.send_header("Content-Type", self.server.content_type)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+
     def do_GET(self):
         content = self.server.files.get(self.path)
         if content is None:
             return self.send_error(404)
         wanted, status, start = self.headers["Range"], 200, 0
         if wanted and self.server.ranges:
-            status, start = 206, int(wanted.removeprefix("bytes=").removesuffix("-"))
+            status, start = 206, int(wanted.removeprefix("bytes=").partition("-")[0])
         if start >= len(content) > 0:
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(content)}")
             self.server.log.append((self.path, wanted, 0))
             return self.end_headers()
         cut = self.server.cuts.pop(0) if self.server.cuts else None
-        sent = content[start:][:cut]
+        end = len(content) if status == 200 or wanted.endswith("-") else int(wanted.rpartition("-")[2]) + 1
+        sent = content[start:end][:cut]
         self.server.log.append((self.path, wanted, len(sent)))
         self.send_response(status)
         self.send_header("Content-Type", self.server.content_type)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("Content-Length", str(end - start))
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
         self.end_headers()
         self.wfile.write(sent)
 
@@ -300,6 +315,144 @@ def test_not_on_the_server(tiny, server, monkeypatch):
     assert "later" not in message and len(server.log) == 1, "the split file; a 404 is not asked for again"
 
 
+def two_addresses(tiny, server, monkeypatch) -> list[str]:
+    """The images' archive has two addresses, and the images may also be put by hand."""
+    urls = [f"{server.url}/mirror.tar.gz", f"{server.url}/images.tar.gz"]
+    split_file, archive = tiny.downloads
+    downloads = (split_file, replace(archive, urls=tuple(urls)))
+    only(monkeypatch, replace(tiny, downloads=downloads, by_hand="Or unpack zenodo's copy in {data_path}/tiny_home/."))
+    return urls
+
+
+def test_the_first_address_that_has_the_file_is_enough(tiny, server, monkeypatch):
+    two_addresses(tiny, server, monkeypatch)
+    server.files["/mirror.tar.gz"] = ARCHIVE
+    prepare_data.main(["tiny"])
+    assert images_on_disk() == IMAGES
+    assert [path for path, *_ in server.log] == ["/split.json", "/mirror.tar.gz"]
+
+
+@pytest.mark.parametrize("mirror", [None, b"another file", ARCHIVE[:-1]])
+def test_the_next_address_is_asked(tiny, server, monkeypatch, mirror):
+    two_addresses(tiny, server, monkeypatch)
+    if mirror:
+        server.files["/mirror.tar.gz"] = mirror
+    prepare_data.main(["tiny"])
+    assert images_on_disk() == IMAGES
+    assert [path for path, *_ in server.log][-1] == "/images.tar.gz"
+    assert server.asked("/images.tar.gz") == [(None, len(ARCHIVE))], "nothing of the wrong file is kept"
+
+
+def test_a_part_from_one_address_is_completed_by_the_next(tiny, server, monkeypatch):
+    two_addresses(tiny, server, monkeypatch)
+    server.files["/mirror.tar.gz"] = ARCHIVE
+    server.cuts = [None, 1000, *[0] * (downloading.ATTEMPTS - 1)]
+    prepare_data.main(["tiny"])
+    assert server.asked("/images.tar.gz") == [("bytes=1000-", len(ARCHIVE) - 1000)]
+    assert images_on_disk() == IMAGES
+
+
+def test_a_part_of_another_file_is_dropped_and_the_same_address_asked_again(tiny, server):
+    put_part(b"x" * 1000)
+    prepare_data.main(["tiny"])
+    assert server.asked("/images.tar.gz") == [("bytes=1000-", len(ARCHIVE) - 1000), (None, len(ARCHIVE))]
+    assert images_on_disk() == IMAGES
+
+
+def test_what_each_address_answered(tiny, server, monkeypatch):
+    first, second = two_addresses(tiny, server, monkeypatch)
+    del server.files["/images.tar.gz"]
+    server.files["/mirror.tar.gz"] = b"another file"
+    md5 = hashlib.md5(b"another file").hexdigest()
+    assert failure("tiny") == (
+        "tiny: images.tar.gz is needed.\nIt failed:\n"
+        f"{first}: its file has the md5 {md5}, not {MD5}; it has been deleted\n"
+        f"{second}: HTTP Error 404: Not Found\n"
+        f"Put the file at {home()}/images.tar.gz. Or unpack zenodo's copy in {home()}/. Then type the command again."
+    )
+
+
+def test_a_file_without_an_address(tiny, server, monkeypatch):
+    """It has to be put there by hand, or it was in the archive before it."""
+    outer = Download((f"{server.url}/outer.zip",), "tiny_home/outer.zip", None, "")
+    inner = Download((), "tiny_home/images.tar.gz", None, "tiny_home")
+    only(monkeypatch, replace(tiny, downloads=(tiny.downloads[0], inner)))
+    message = failure("tiny")
+    assert message.startswith("tiny: images.tar.gz is needed.\nNo server is known that has it.\nPut the file at ")
+    server.files["/outer.zip"] = zipped({"tiny_home/images.tar.gz": ARCHIVE})
+    only(monkeypatch, replace(tiny, downloads=(tiny.downloads[0], outer, inner)))
+    prepare_data.main(["tiny"])
+    assert images_on_disk() == IMAGES
+
+
+def test_a_certificate_that_is_not_valid_is_not_asked_for_again(monkeypatch):
+    expired = URLError(ssl.SSLCertVerificationError("certificate has expired"))
+    asked = []
+
+    def connect():
+        asked.append(1)
+        raise expired
+
+    with pytest.raises(URLError, match="certificate has expired"):
+        downloading.patiently(connect)
+    assert len(asked) == 1
+
+
+def checked(*names: str) -> str:
+    """The message of `--check`."""
+    with pytest.raises(RunError) as error:
+        prepare_data.main(["--check", *names])
+    assert error.value.exit_code == 1
+    return str(error.value)
+
+
+@pytest.mark.parametrize("head", [None, 403, 405, 501])
+def test_check_finds_every_address_alive(tiny, server, capsys, head):
+    """Of a server that refuses HEAD, one byte is asked for."""
+    server.head = head
+    prepare_data.main(["--check"])
+    assert len(split_json()) < 1000 and 10**6 < len(ARCHIVE) < 10**7
+    assert capsys.readouterr().out.splitlines() == [
+        "data set  file                            answer               address",
+        f"tiny      tiny_home/split_zhou_Tiny.json  ok, {len(split_json())} bytes        {server.url}/split.json",
+        f"tiny      tiny_home/images.tar.gz         ok, {len(ARCHIVE):,} bytes  {server.url}/images.tar.gz",
+    ]
+    assert server.asked("/images.tar.gz") == [("HEAD", 0)] + [("bytes=0-0", 1)] * bool(head)
+    assert not cfg.data_path.exists(), "nothing is kept"
+
+
+def test_check_of_a_server_that_knows_neither_head_nor_ranges(tiny, server, capsys):
+    server.head, server.ranges = 405, False
+    prepare_data.main(["--check"])
+    assert f"ok, {len(ARCHIVE):,} bytes" in capsys.readouterr().out
+
+
+def test_check_names_every_dead_address(tiny, server, monkeypatch, capsys):
+    mirror, _ = two_addresses(tiny, server, monkeypatch)
+    message = checked()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[2].split(maxsplit=2)[2] == f"HTTP Error 404: Not Found  {mirror}"
+    assert lines[3].endswith("/images.tar.gz") and " ok, " in lines[3]
+    assert f"asked for at 3 addresses.\n1 of 3 do not have their file: {mirror}\n" in message
+    assert message.endswith("Replace each in data/catalog.py by an address that has a file of the same md5.")
+
+
+def test_check_takes_a_web_page_for_no_file(tiny, server, capsys):
+    server.content_type = "text/html"
+    message = checked("tiny")
+    assert "2 of 2 do not have their file" in message and "whether this machine reaches the network" in message
+    assert capsys.readouterr().out.count("a web page came instead of the file") == 2
+
+
+def test_check_of_some_names(tiny, server, monkeypatch, capsys):
+    other = replace(tiny, name="other", downloads=(Download((f"{server.url}/lost",), "other/lost"),))
+    only(monkeypatch, tiny, other)
+    prepare_data.main(["--check", "tiny"])
+    assert "other" not in capsys.readouterr().out
+    assert "1 of 1 do not have" in checked("other")
+    assert "there is no such name" in failure("--check", "tinny")
+
+
 def test_no_server(tiny, monkeypatch):
     gone = Download(("http://127.0.0.1:9/split.json",), "tiny_home/split_zhou_Tiny.json")
     only(monkeypatch, replace(tiny, downloads=(gone,)))
@@ -451,15 +604,20 @@ def test_digits_need_nothing(capsys, name):
     assert capsys.readouterr().out == expected
 
 
-def test_resisc45_says_what_to_put_where():
+def test_resisc45_says_what_to_put_where(monkeypatch):
+    row = next(row for row in catalog.DATASETS if row.name == "resisc45")
+    only(monkeypatch, replace(row, downloads=(replace(row.downloads[0], urls=()),)))
     by_hand = f"NWPU-RESISC45.rar in a browser (its authors keep it on OneDrive) and unpack it so that {cfg.data_path}/"
+    by_hand += "resisc45/NWPU-RESISC45/airplane/airplane_001.jpg exists."
     message = failure("resisc45")
-    assert f"There is no CLASS/*.jpg in {cfg.data_path / 'resisc45/NWPU-RESISC45'}, " in message
-    assert f"{by_hand}resisc45/NWPU-RESISC45/airplane/airplane_001.jpg exists." in message
+    assert message.startswith("resisc45: NWPU-RESISC45.zip is needed.\nNo server is known that has it.\n")
+    assert f"Put the file at {cfg.data_path}/resisc45/NWPU-RESISC45.zip. Or fetch {by_hand}" in message
     make_folders(cfg.data_path, "resisc45/NWPU-RESISC45", counts={".": 5}, ending=".jpg")
-    message = failure("resisc45")
-    assert "resisc45: expected 45 classes, 18900 training, 6300 validation, 6300 test images." in message
-    assert "Found 3 classes, 9 training, 3 validation, 3 test images." in message and by_hand in message
+    with pytest.raises(UserError) as error:
+        prepare_data.verify(row)
+    assert "resisc45: expected 45 classes, 18900 training, 6300 validation, 6300 test images." in str(error.value)
+    assert "Found 3 classes, 9 training, 3 validation, 3 test images." in str(error.value)
+    assert by_hand in str(error.value)
 
 
 def test_clevr_is_found_where_its_archive_is_unpacked(server, monkeypatch, tmp_path, capsys):

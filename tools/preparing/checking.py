@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from data.dataset import Dataset
 from errors import RunError
-from tools.preparing.downloading import BROKEN, ask, patiently, web_address
+from tools.preparing.downloading import BROKEN, ask, in_words, patiently, web_address
 
 TOGETHER = 8  # addresses that are asked at a time
 
@@ -22,7 +22,9 @@ def check(datasets: Iterable[Dataset]) -> None:
         print("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
     if dead := [url for (*_, url), (alive, _) in zip(files, answers, strict=True) if not alive]:
         found = f"{len(dead)} of {len(files)} do not have their file: {', '.join(dead)}"
-        next_step = "In data/catalog.py, put an address that has the file with the same md5 in the place of each."
+        next_step = "Replace each in data/catalog.py by an address that has a file of the same md5."
+        if len(dead) == len(files):
+            next_step = "Not one of them answered: see first whether this machine reaches the network."
         raise RunError(f"The head of a file was asked for at {len(files)} addresses.", found, next_step)
 
 
@@ -31,5 +33,5 @@ def answer(url: str) -> tuple[bool, str]:
     try:
         size = patiently(lambda: ask(web_address(url)), attempts=2)
     except BROKEN as error:
-        return False, str(error)
-    return True, "ok" if size is None else f"ok, {size / 1e6:.1f} MB"
+        return False, in_words(error)
+    return True, "ok" if size is None else f"ok, {size:,} bytes"

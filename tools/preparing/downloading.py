@@ -50,7 +50,7 @@ def download(name: str, urls: Sequence[str], file: Path, md5: str | None, by_han
             part.replace(file)
             return
         except BROKEN as error:
-            answers.append(f"{url}: {error}")
+            answers.append(f"{url}: {in_words(error)}")
     found = "\n".join(["It failed:", *answers]) if answers else "No server is known that has it."
     pages = [DRIVE_PAGE.format(url.removeprefix("drive:")) for url in urls if url.startswith("drive:")]
     steps = [f"Open {page} in a browser and put the file at {file}." for page in pages] or [f"Put the file at {file}."]
@@ -80,8 +80,13 @@ def patiently(connect: Callable[[], Answer], attempts: int = ATTEMPTS) -> Answer
         except BROKEN as error:
             if is_final(error) or attempt == attempts:
                 raise
-            print(f"  {error}; connecting again", flush=True)
+            print(f"  {in_words(error)}; connecting again", flush=True)
             time.sleep(PAUSE * attempt)
+
+
+def in_words(error: Exception) -> str:
+    """What an address answered, or why there was no answer."""
+    return str(error if isinstance(error, HTTPError) else getattr(error, "reason", error))
 
 
 def is_final(error: Exception) -> bool:
