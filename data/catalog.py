@@ -6,6 +6,7 @@ import numpy as np
 
 import cfg
 from data.abide import Abide, lower_triangle
+from data.aircraft import Aircraft
 from data.coop import CoOp
 from data.dataset import Dataset, Download
 from data.folder import Folder
@@ -60,6 +61,7 @@ def _digits(name: str, layout: Digits) -> Dataset:
 
 _SVHN = "http://ufldl.stanford.edu/housenumbers"
 _CLEVR = "https://dl.fbaipublicfiles.com/clevr/CLEVR_v1.0.zip"
+_CALTECH = "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip"
 _GTSRB = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 _THOR = "https://thor.robots.ox.ac.uk/~vgg/data"  # the same group's second server
@@ -169,7 +171,7 @@ DATASETS: tuple[Dataset, ...] = (
         _archive(
             "eurosat",
             _EUROSAT,
-            "http://madm.dfki.de/files/sentinel/EuroSAT.zip",  # no valid certificate since 2023
+            "https://madm.dfki.de/files/sentinel/EuroSAT.zip",  # no valid certificate since 2023
             md5="c8fa014336c82ac7804f0398fcb19387",
         ),
         num_classes=10,
@@ -214,6 +216,26 @@ DATASETS: tuple[Dataset, ...] = (
         by_hand="Its authors' server has the images no more. Put any copy of SUN397.tar.gz (39 GB) into"
         " {data_path}/sun397/, or unpack there a copy with a folder for each class. The folders' names do not matter,"
         " the images' do (sun_ and 16 letters).",
+    ),
+    _coop(
+        "caltech101",
+        CoOp("caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json", "caltech101/101_ObjectCategories"),
+        "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN",
+        _archive("caltech-101", _CALTECH, md5="3138e1922a9193bfa496528edbbc45d0"),
+        _archive("caltech-101/caltech-101", extract_to="caltech-101", file="101_ObjectCategories.tar.gz"),
+        num_classes=100,
+        counts=(4128, 1649, 2465),
+        by_hand="Put any copy of caltech-101.zip, or the folder 101_ObjectCategories from it, into"
+        " {data_path}/caltech-101/. The split has 100 of its 102 folders: no BACKGROUND_Google, no Faces_easy.",
+    ),
+    Dataset(
+        "fgvc_aircraft",
+        Aircraft(),
+        num_classes=100,
+        counts=(3334, 3333, 3333),
+        downloads=(_archive("fgvc_aircraft", f"{_VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"),),
+        by_hand="Put any copy of fgvc-aircraft-2013b.tar.gz, or its folder data (variants.txt, images/ ...), into"
+        " {data_path}/fgvc_aircraft/.",
     ),
     Dataset(
         "resisc45",

@@ -26,7 +26,9 @@ def message_of(name: str) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("name", ["dtd", "flowers102", "cifar10", "svhn", "gtsrb", "abide", "clevr", "resisc45"])
+@pytest.mark.parametrize(
+    "name", ["dtd", "flowers102", "cifar10", "svhn", "gtsrb", "abide", "clevr", "resisc45", "fgvc_aircraft"]
+)
 @pytest.mark.parametrize("there", [True, False])
 def test_no_data(tmp_path, monkeypatch, name, there):
     home = tmp_path / "elsewhere"

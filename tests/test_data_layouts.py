@@ -8,6 +8,7 @@ import pytest
 from make_data import (
     CIFAR_NAMES,
     COUNTS,
+    make_aircraft,
     make_cifar,
     make_clevr,
     make_coop,
@@ -65,6 +66,8 @@ COOP_LAYOUTS = [
     ("stanfordcars", "stanford_cars", "stanford_cars", "split_zhou_StanfordCars.json"),
     ("sun397", "sun397", "sun397/SUN397", "split_zhou_SUN397.json"),
     ("sun397", "sun397", "SUN397", "split_zhou_SUN397.json"),  # torchvision's
+    ("caltech101", "caltech-101", "caltech-101/101_ObjectCategories", "split_zhou_Caltech101.json"),
+    ("caltech101", "caltech-101", "caltech101/101_ObjectCategories", "split_zhou_Caltech101.json"),  # torchvision's
     # other folders stand around the images: zenodo's archive, Kaggle's, an archive unpacked in a folder of its name
     ("eurosat", "eurosat", "eurosat/EuroSAT_RGB", "split_zhou_EuroSAT.json"),
     ("food101", "food-101", "food-101/food-101/food-101/images", "split_zhou_Food101.json"),
@@ -292,6 +295,38 @@ def test_gtsrb(data_path, where):
     assert class_names[42] == "lifted no overtaking trucks"
 
 
+AIRCRAFT = {  # the folder of the lists, and that of the images
+    "CoOp's": ("fgvc_aircraft", "fgvc_aircraft/images"),
+    "the archive's": ("fgvc_aircraft/fgvc-aircraft-2013b/data", "fgvc_aircraft/fgvc-aircraft-2013b/data/images"),
+    "torchvision's": ("fgvc-aircraft-2013b/data", "fgvc-aircraft-2013b/data/images"),
+    "class folders": ("fgvc_aircraft/lists", "fgvc_aircraft/photos/CLASS"),
+}
+
+
+@pytest.mark.parametrize("lists, images", AIRCRAFT.values(), ids=AIRCRAFT)
+def test_aircraft(data_path, lists, images):
+    expected = make_aircraft(data_path, lists, images)
+    splits = assert_reads("fgvc_aircraft", expected, ("707 320", "boeing 717", "f 16a/b"))
+    assert splits.train.name(1) == "0000001.jpg" or "CLASS" in images
+
+
+@pytest.mark.parametrize("line", ["0000001 Concorde", "0000001", "../0000001 707-320", "/etc/x 707-320"])
+def test_aircraft_of_which_a_list_is_damaged(data_path, line):
+    make_aircraft(data_path)
+    file = data_path / "fgvc_aircraft/images_variant_val.txt"
+    file.write_text(f"0000000 707-320\n{line}\n")
+    with pytest.raises(UserError) as error:
+        find_dataset("fgvc_aircraft").read()
+    assert str(error.value).startswith(f"{file}: each line is an image's number and a variant of variants.txt.\n")
+    assert f"Found: {line}\n" in str(error.value) and "tools/prepare_data.py fgvc_aircraft" in str(error.value)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="It cannot be read"):
+        find_dataset("fgvc_aircraft").read()
+    file.unlink()
+    with pytest.raises(UserError, match="No such file"):
+        find_dataset("fgvc_aircraft").read()
+
+
 @pytest.mark.parametrize("where", ["", "clevr", "clevr/archive"])
 def test_clevr(data_path, where):
     expected = make_clevr(data_path / where)
@@ -320,6 +355,8 @@ def test_the_table_says_what_is_published():
         "oxfordpets": (37, (2944, 736, 3669), 128, 64),
         "stanfordcars": (196, (6509, 1635, 8041), 128, 128),
         "sun397": (397, (15880, 3970, 19850), 128, 128),
+        "caltech101": (100, (4128, 1649, 2465), 128, 128),
+        "fgvc_aircraft": (100, (3334, 3333, 3333), 128, 128),
         "resisc45": (45, (18900, 6300, 6300), 128, 128),
     }
     table = {row.name: (row.num_classes, row.counts, row.image_size, row.batch_size) for row in DATASETS}

@@ -636,6 +636,21 @@ def test_clevr_is_found_where_its_archive_is_unpacked(server, monkeypatch, tmp_p
     assert "1 are missing, such as" in failure("clevr")
 
 
+def test_caltech101_is_found_where_the_archive_in_its_archive_is_unpacked(server, monkeypatch, capsys):
+    row = next(row for row in catalog.DATASETS if row.name == "caltech101")
+    split_file, outer, inner = row.downloads
+    images = tar_gz({f"101_ObjectCategories/{name}": data for name, data in IMAGES.items()})
+    leftovers = {"__MACOSX/caltech-101/._101_ObjectCategories.tar.gz": b"", "caltech-101/show_annotation.m": b""}
+    server.files["/caltech-101.zip"] = zipped({"caltech-101/101_ObjectCategories.tar.gz": images} | leftovers)
+    split_file = replace(split_file, urls=(f"{server.url}/split.json",))
+    outer = replace(outer, urls=(f"{server.url}/caltech-101.zip",), md5=None)
+    only(monkeypatch, replace(row, num_classes=2, counts=COUNTS, downloads=(split_file, outer, inner)))
+    prepare_data.main(["caltech101"])
+    assert "caltech101: complete (2 classes, 4 training, 2 validation, 2 test images)" in capsys.readouterr().out
+    assert [path.name for path in cfg.data_path.iterdir()] == ["caltech-101"]
+    assert (cfg.data_path / "caltech-101/101_ObjectCategories/dog/3.jpg").is_file()
+
+
 def test_unknown_name_and_folders_of_the_users_own(tiny, server):
     (cfg.data_path / "mine").mkdir(parents=True)
     assert "Did you mean python tools/prepare_data.py tiny?" in failure("tiny", "tinny")

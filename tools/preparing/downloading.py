@@ -130,7 +130,7 @@ def refuse_page(response: http.client.HTTPResponse, url: str) -> None:
 
 
 def ask(url: str) -> int | None:
-    """Asks an address for the head of its file, and receives at most one byte of it.
+    """Asks an address for the head of its file, or for one byte if it refuses that.
 
     Returns:
         The file's size in bytes, or None if the server does not tell it.
