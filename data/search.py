@@ -51,7 +51,7 @@ def find_images(
     before = {file.removesuffix(path) if file.endswith(path) else None for path, file in found[home].items()}
     if len(before) == 1 and None not in before:  # the same folders stand before each path
         return home / before.pop(), as_given
-    return home, {path: os.path.relpath(best / path, home) for path in paths} | found[home]
+    return home, {path: found[home].get(path) or os.path.relpath(best / path, home) for path in paths}
 
 
 def _search(home: Path, paths: Iterable[str], usual: Path, unique_names: bool) -> dict[str, str]:
@@ -70,7 +70,7 @@ def _search(home: Path, paths: Iterable[str], usual: Path, unique_names: bool) -
         if not by_name:
             candidates = [file for file in candidates if _in_order(folders, file.split("/")[:-1])]
         if candidates:
-            found[path] = _choose(candidates, path, os.path.relpath(usual / path, home), home)
+            found[path] = candidates[0] if len(candidates) == 1 else _choose(candidates, path, usual, home)
     for file, times in Counter(found.values()).items():
         if times > 1:
             both = " and ".join([path for path in found if found[path] == file][:2])
@@ -84,10 +84,10 @@ def _in_order(folders: Sequence[str], within: Sequence[str]) -> bool:
     return all(folder in rest for folder in folders)
 
 
-def _choose(candidates: list[str], path: str, usual: str, home: Path) -> str:
+def _choose(candidates: list[str], path: str, usual: Path, home: Path) -> str:
     """The file where it usually is, or else the one with the most folders of the path."""
-    if usual in candidates:
-        return usual
+    if (expected := os.path.relpath(usual / path, home)) in candidates:
+        return expected
     folders = set(path.split("/")[:-1])
     known = [len(folders.intersection(file.split("/")[:-1])) for file in candidates]
     best = [file for file, number in zip(candidates, known, strict=True) if number == max(known)]
