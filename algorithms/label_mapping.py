@@ -47,8 +47,8 @@ class PredictionCounter:
         """Counts the predictions of a batch, (B,S) and (B,) int64."""
         if self._counts is None:
             self._counts = torch.zeros(self._shape, dtype=torch.int64, device=labels.device)
-        one = torch.ones((), dtype=torch.int64, device=labels.device)
-        self._counts.index_put_((source_logits.argmax(1), labels), one, accumulate=True)
+        cells = source_logits.argmax(1) * self._shape[1] + labels
+        self._counts.view(-1).scatter_add_(0, cells, torch.ones_like(cells))
 
     def take(self) -> Tensor:
         """The counts of all processes so far, (S,T) int64 on the CPU. Counting then starts again from zero.
