@@ -87,9 +87,7 @@ class Network(nn.Module):
         return {"network_dict": self}
 
 
-def load_network(
-    name: str, run: Execution = CPU, *, num_classes: int | None = None, frozen: bool = True
-) -> Network:
+def load_network(name: str, run: Execution = CPU, *, num_classes: int | None = None, frozen: bool = True) -> Network:
     """Loads a network of the table, or `timm:NAME`, with its weights.
 
     Args:

@@ -96,9 +96,9 @@ class RandomPatchVisualPrompt(Part):
         corners = torch.randint(self.positions, (len(x), 2)).to(x.device, non_blocking=True)
         top, left = corners.T[..., None, None]  # (B,1,1) each
         steps = torch.arange(side, device=x.device)
-        pixels = ((top + steps[:, None]) * width + left + steps).view(len(x), 1, -1)  # (B,1,side * side): where each goes
+        pixels = ((top + steps[:, None]) * width + left + steps).view(len(x), 1, -1)  # where each goes
         patch = (self.unit * self.program).flatten(1).expand(len(x), -1, -1)
-        # The gradient of `scatter` is read at these places. That of indexing would be added up, one pixel after another.
+        # The gradient of `scatter` is read at these places. That of indexing is added up, one pixel after another.
         canvas = patch.new_zeros(x.shape).flatten(2).scatter(2, pixels.expand_as(patch), patch)
         return x + canvas.view_as(x)
 

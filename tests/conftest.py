@@ -137,7 +137,7 @@ def run_script() -> Callable:
 
 
 class Calls(TorchDispatchMode):
-    """The names of torch's operations, such as `aten.add`, in the order in which they are called. Views are left out."""
+    """The names of torch's operations, such as `aten.add`, in the order of their calls. Views are left out."""
 
     def __init__(self):
         super().__init__()

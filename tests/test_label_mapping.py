@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from conftest import Calls
 
 from algorithms.label_mapping import (
