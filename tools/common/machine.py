@@ -18,6 +18,8 @@ def prepare_device(device) -> None:
     elif device.type == "cuda":
         import torch
 
+        if device.index is not None:  # else what a library makes on "the" GPU would lie on the first one
+            torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
 
 
