@@ -36,7 +36,7 @@ def fetcher(
     fixed, per_epoch = split_transforms(transforms)
     pixels = _pixels(split, fixed, cache_folder, label)
     if isinstance(pixels, np.ndarray) and not per_epoch:
-        return _gather(_on_device(pixels, device, gpu_cache_fraction), device)
+        return gather(_on_device(pixels, device, gpu_cache_fraction), device)
     if workers is None:
         workers = _enough_workers(None if pixels is None else len(split), device)
     pixels = _Decoded(split, fixed) if pixels is None else pixels
@@ -74,18 +74,26 @@ def _on_device(pixels: np.ndarray, device: torch.device, gpu_cache_fraction: flo
     return tensor
 
 
-def _gather(pixels: Tensor, device: torch.device) -> Fetch:
-    """Whole batches at once, of pixels (N,h,w,3) or (N,h,w) without random transforms."""
+def gather(values: Tensor, device: torch.device) -> Fetch:
+    """Whole batches at once, of pixels (N,h,w,3) or (N,h,w) without random transforms, or of features (N,D)."""
 
     def fetch(batches: list[Tensor], part: slice) -> Iterator[Tensor]:
         batches = [positions[part] for positions in batches]
-        ordered = torch.cat(batches).to(pixels.device)  # all at once: a copy makes the device wait
+        ordered = torch.cat(batches).to(values.device)  # all at once: a copy makes the device wait
         for positions in ordered.split([len(batch) for batch in batches]):
-            batch = pixels[positions]
-            batch = batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch[:, None]
-            yield batch.pin_memory() if device.type == "cuda" and not batch.is_cuda else batch
+            yield _pinned(_channels_first(values[positions]), device)
 
     return fetch
+
+
+def _channels_first(batch: Tensor) -> Tensor:
+    """(B,h,w,3) -> (B,3,h,w), (B,h,w) -> (B,1,h,w), without a copy; features (B,D) as they are."""
+    return batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch[:, None] if batch.ndim == 3 else batch
+
+
+def _pinned(batch: Tensor, device: torch.device) -> Tensor:
+    """The batch, in memory from which CUDA copies while this process goes on. Its strides stay."""
+    return batch.pin_memory() if device.type == "cuda" and not batch.is_cuda else batch
 
 
 class _Decoded:
