@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.fold import fold_batch_norm
+from models.half import halve_weights, keep_logits_in_float32
 from models.network_source import NetworkRow, find_network
 
 
@@ -44,7 +45,8 @@ class Network(nn.Module):
         body: the classifier itself: normalised images -> logits.
         row: its row of the table.
         frozen: no parameter learns, and the network stays in eval mode even after `train()`.
-        run: where and how it computes. The weights are always float32.
+        run: where and how it computes. Weights that learn are always float32. A frozen network's convolutions and
+            linear layers have weights of the precision, except for the layer that gives the source logits (float32).
         setup: what a checkpoint saves, in plain values, to load the network again.
     """
 
@@ -58,6 +60,8 @@ class Network(nn.Module):
         self.shares_border = wanted and frozen and not run.plain and not run.compile
         if frozen:
             self.requires_grad_(False).eval()
+            if self.precision != torch.float32:
+                keep_logits_in_float32(body, len(row.class_names))
         self._accelerate(run)
         self.to(run.device)
 
@@ -66,6 +70,8 @@ class Network(nn.Module):
         if not run.plain:
             if self.frozen:
                 fold_batch_norm(self.body)
+                if self.precision != torch.float32:
+                    halve_weights(self.body, self.precision)
             for weight in self.parameters():
                 if weight.ndim == 4:  # Module.to() would also try convolutions over three axes, and fail
                     weight.data = weight.data.contiguous(memory_format=torch.channels_last)
@@ -73,7 +79,8 @@ class Network(nn.Module):
             self.body.compile()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.precision == torch.float32 or not len(x):  # with no image SyncBatchNorm sends float32 to the others
+        no_image = self.training and not len(x)  # SyncBatchNorm then sends float32 to the others
+        if self.precision == torch.float32 or no_image:
             return self.body((x - self.mean) / self.std).float()
         with torch.autocast(x.device.type, self.precision):
             return self.body((x - self.mean) / self.std).float()
