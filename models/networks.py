@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.fold import fold_batch_norm
@@ -58,6 +59,9 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(row.std).view(3, 1, 1), persistent=False)
         wanted = run.device.type == "cpu" if run.share_border is None else run.share_border
         self.shares_border = wanted and frozen and not run.plain and not run.compile
+        # An epoch's last batch is filled up with black images: else it would be compiled again. Where batch
+        # normalisation learns, they would change it.
+        self._one_size = 0 if run.compile and frozen else None
         if frozen:
             self.requires_grad_(False).eval()
             if self.precision != torch.float32:
@@ -76,9 +80,15 @@ class Network(nn.Module):
                 if weight.ndim == 4:  # Module.to() would also try convolutions over three axes, and fail
                     weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         if run.compile:
-            self.body.compile()
+            self.body.compile(dynamic=False)  # of two sizes torch would infer that all may come, in slower code
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._one_size is None:
+            return self._logits(x)
+        self._one_size = max(self._one_size, len(x))
+        return self._logits(F.pad(x, (0,) * 7 + (self._one_size - len(x),)))[: len(x)]
+
+    def _logits(self, x: Tensor) -> Tensor:
         no_image = self.training and not len(x)  # SyncBatchNorm then sends float32 to the others
         if self.precision == torch.float32 or no_image:
             return self.body((x - self.mean) / self.std).float()
