@@ -362,7 +362,7 @@ def test_number_of_workers(tmp_path, monkeypatch, count, device, cached, asked, 
     monkeypatch.setattr(data.fetching, "_one_by_one", lambda *how: seen.append(how[2]))
     split = whole(ImageArrays(np.zeros((count, 2, 2, 3), np.uint8)), np.zeros(count, int))
     how = {"batch_size": 4, "device": torch.device(device), "workers": asked}
-    build_loader(split, [FLIP], "x", cache_folder=tmp_path if cached else None, **how)
+    build_loader(split, [v2.ColorJitter(0.5)], "x", cache_folder=tmp_path if cached else None, **how)
     assert seen == [workers]
 
 
