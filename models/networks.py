@@ -23,8 +23,9 @@ class Execution:
     Args:
         device: the torch.device.
         precision: "float32", or the autocast type "bfloat16" or "float16".
-        plain: the slow reference: no batch normalisation is folded, the memory format is kept, no border is shared.
-        compile: torch.compile compiles the network at the first batch. No border is shared then.
+        plain: the slow reference: no batch normalisation is folded, the memory format is kept, no weight is stored in
+            half precision, no border is shared.
+        compile: torch.compile compiles the network at the first batch, for its size. No border is shared then.
         share_border: whether the border of a prompt is computed once a batch. None: on the CPU only. It has not been
             measured on CUDA yet.
     """

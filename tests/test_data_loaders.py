@@ -407,3 +407,22 @@ def test_features_reach_cuda_from_pinned_memory(tmp_path, monkeypatch):
     batches = list(encoded._fetch([torch.tensor([3, 1]), torch.tensor([9])], WHOLE))
     assert torch.equal(torch.cat(batches), images.mean((2, 3))[[3, 1, 9]])
     assert pinned == [(2, 3), (1, 3)]
+
+
+@pytest.mark.parametrize("transform", [FIXED, RANDOM], ids=str)
+def test_images_decoded_anew_leave_pinned_memory_by_one_copy(data_path, transform, monkeypatch):
+    """What DataLoader has pinned is handed on as it lies: a copy on the host would be pageable again, and block."""
+    make_coop(data_path)
+    pinned = []
+
+    class Pinning(data.fetching.DataLoader):
+        def __iter__(self):
+            for images in super().__iter__():
+                pinned.append((images.data_ptr(), images.shape, images.stride()))
+                yield images
+
+    monkeypatch.setattr(data.fetching, "DataLoader", Pinning)
+    split = find_dataset("dtd").read().train
+    fetch = data.fetching.fetcher(split, transform, "x", torch.device("cuda"), 0, None, 0.3)
+    batches = list(fetch([torch.tensor([0, 2, 1]), torch.tensor([3])], WHOLE))
+    assert [(images.data_ptr(), images.shape, images.stride()) for images in batches] == pinned and len(pinned) == 2
