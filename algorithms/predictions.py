@@ -44,8 +44,8 @@ class PredictionCounter:
         """Adds a batch, (B,S) and (B,) int64."""
         if self._counts is None:
             self._counts = torch.zeros(self._shape, dtype=torch.int64, device=labels.device)
-        one = torch.ones((), dtype=torch.int64, device=labels.device)
-        self._counts.index_put_((source_logits.argmax(1), labels), one, accumulate=True)
+        cells = source_logits.argmax(1) * self._shape[1] + labels
+        self._counts.view(-1).scatter_add_(0, cells, torch.ones_like(cells))
         if self.top is not None:
             self._add_probabilities(source_logits, labels)
 

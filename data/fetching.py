@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data.cache import RaggedPixels, cached_pixels, check_images
+from data.crops import FlatPixels, crop_and_flip
 from data.splits import ImageArrays, Split, quiet
 from data.transforms import decode, keeps_size, split_transforms, vary
 from errors import UserError
@@ -36,7 +37,9 @@ def fetcher(
     fixed, per_epoch = split_transforms(transforms)
     pixels = _pixels(split, fixed, cache_folder, label)
     if isinstance(pixels, np.ndarray) and not per_epoch:
-        return _gather(_on_device(pixels, device, gpu_cache_fraction), device)
+        return gather(_on_device(pixels, device, gpu_cache_fraction), device)
+    if pixels is not None and (fetch := _cut(pixels, per_epoch, device, gpu_cache_fraction)):
+        return fetch
     if workers is None:
         workers = _enough_workers(None if pixels is None else len(split), device)
     pixels = _Decoded(split, fixed) if pixels is None else pixels
@@ -69,23 +72,62 @@ def _on_device(pixels: np.ndarray, device: torch.device, gpu_cache_fraction: flo
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a mapped file's memory must not be written to, and is not
         tensor = torch.from_numpy(pixels)
-    if device.type == "cuda" and pixels.nbytes <= gpu_cache_fraction * torch.cuda.mem_get_info(device)[0]:
+    if (
+        device.type == "cuda"
+        and gpu_cache_fraction
+        and pixels.nbytes <= gpu_cache_fraction * torch.cuda.mem_get_info(device)[0]
+    ):
         return tensor.to(device)
     return tensor
 
 
-def _gather(pixels: Tensor, device: torch.device) -> Fetch:
-    """Whole batches at once, of pixels (N,h,w,3) or (N,h,w) without random transforms."""
+def gather(values: Tensor, device: torch.device) -> Fetch:
+    """Whole batches at once, of pixels (N,h,w,3) or (N,h,w) without random transforms, or of features (N,D)."""
 
     def fetch(batches: list[Tensor], part: slice) -> Iterator[Tensor]:
         batches = [positions[part] for positions in batches]
-        ordered = torch.cat(batches).to(pixels.device)  # all at once: a copy makes the device wait
+        ordered = torch.cat(batches).to(values.device)  # all at once: a copy makes the device wait
         for positions in ordered.split([len(batch) for batch in batches]):
-            batch = pixels[positions]
-            batch = batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch[:, None]
-            yield batch.pin_memory() if device.type == "cuda" and not batch.is_cuda else batch
+            yield _pinned(_channels_first(values[positions]), device)
 
     return fetch
+
+
+def _cut(
+    pixels: np.ndarray | RaggedPixels, per_epoch: Sequence[Callable], device: torch.device, gpu_cache_fraction: float
+) -> Fetch | None:
+    """Whole batches at once, cropped and flipped where the network computes.
+
+    None: the random transforms are others, or the pixels do not fit into CUDA's memory: workers then cut them.
+    """
+    sizes = pixels.sizes if isinstance(pixels, RaggedPixels) else np.array([pixels.shape[1:3]])
+    if not per_epoch or (how := crop_and_flip(per_epoch, sizes)) is None:
+        return None
+    images = FlatPixels(pixels, lambda flat: _on_device(flat, device, gpu_cache_fraction))
+    if images.flat.device.type != device.type:
+        return None
+
+    def fetch(batches: list[Tensor], part: slice) -> Iterator[Tensor]:
+        seeds = _seeds(batches).split([len(positions) for positions in batches])
+        for positions, own in zip(batches, seeds, strict=True):
+            yield _channels_first(images.cut(positions[part], own[part], how))
+
+    return fetch
+
+
+def _seeds(batches: list[Tensor]) -> Tensor:
+    """A seed for each image of the epoch. So it does not matter who transforms which image, and when."""
+    return torch.randint(2**32, (sum(map(len, batches)),))
+
+
+def _channels_first(batch: Tensor) -> Tensor:
+    """(B,h,w,3) -> (B,3,h,w), (B,h,w) -> (B,1,h,w), without a copy; features (B,D) as they are."""
+    return batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch[:, None] if batch.ndim == 3 else batch
+
+
+def _pinned(batch: Tensor, device: torch.device) -> Tensor:
+    """The batch, in memory from which CUDA copies while this process goes on. Its strides stay."""
+    return batch.pin_memory() if device.type == "cuda" and not batch.is_cuda else batch
 
 
 class _Decoded:
@@ -128,9 +170,8 @@ def _one_by_one(
     """Images that are decoded or transformed at random one by one, in this process or in workers."""
 
     def fetch(batches: list[Tensor], part: slice) -> Iterator[Tensor]:
-        # Every image of the epoch gets its seed here. So it does not matter who transforms which image, and when.
         sizes = [len(positions) for positions in batches]
-        seeds = torch.randint(2**32, (sum(sizes),)) if per_epoch else torch.zeros(sum(sizes), dtype=torch.int64)
+        seeds = _seeds(batches) if per_epoch else torch.zeros(sum(sizes), dtype=torch.int64)
         pairs = zip(torch.cat(batches).tolist(), seeds.tolist(), strict=True)
         keys = [list(islice(pairs, size)) for size in sizes]
         loader = DataLoader(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from data.cache import DamagedImages
 from data.catalog import find_dataset
-from data.fetching import Fetch, fetcher
+from data.fetching import Fetch, fetcher, gather
 from data.splits import PARTS, Split, Splits
 from data.transforms import describe_transforms, split_transforms
 
@@ -71,8 +71,12 @@ class Data:
 
     @property
     def train_as_eval(self) -> "Loader":
-        """A new loader of the training images in order, under the `eval` transforms."""
-        return build_loader(self.dataset.train, self.eval_transforms, f"{self.dataset.name} train", **self._how)
+        """A new loader of the training images in order, under the `eval` transforms. It is for one pass.
+
+        So the GPU's memory does not hold its pixels: the device would keep that memory for the whole run.
+        """
+        how = self._how | {"gpu_cache_fraction": 0.0}
+        return build_loader(self.dataset.train, self.eval_transforms, f"{self.dataset.name} train", **how)
 
     def encoded(self, encoder: nn.Module, progress: Callable[["Loader", str], Iterator]) -> "Data":
         """The same with each loader's images encoded, see `Loader.encoded`; `train_as_eval` still gives images.
@@ -142,7 +146,7 @@ class Loader:
         """
         features = torch.cat([encoder(images).cpu() for images, _ in progress(self._in_order())])
         encoded = copy(self)
-        encoded._fetch = lambda batches, part: (features[positions[part]] for positions in batches)
+        encoded._fetch = gather(features, self.device)
         return encoded
 
     def _in_order(self) -> "Loader":

@@ -5,12 +5,12 @@ from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 # Only these classes fold: other convolutions compute their weight anew. Names, since timm takes a second to import.
-_CONVOLUTIONS = ("torch.nn.modules.conv.Conv2d", "timm.layers.conv2d_same.Conv2dSame")
+CONVOLUTIONS = ("torch.nn.modules.conv.Conv2d", "timm.layers.conv2d_same.Conv2dSame")
 _TIMMS_NORMALISATION = "timm.layers.norm_act.BatchNormAct2d"
 _NORMALISATIONS = ("torch.nn.modules.batchnorm.BatchNorm2d", _TIMMS_NORMALISATION)
 
 
-def _name(module: nn.Module) -> str:
+def class_name(module: nn.Module) -> str:
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
@@ -18,7 +18,7 @@ class _Tracer(torch.fx.Tracer):
     """Treats timm's convolutions and batch normalisations as single layers, like torch's own."""
 
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        return _name(module) in (*_CONVOLUTIONS, *_NORMALISATIONS) or super().is_leaf_module(module, qualified_name)
+        return class_name(module) in (*CONVOLUTIONS, *_NORMALISATIONS) or super().is_leaf_module(module, qualified_name)
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
@@ -28,7 +28,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     network keeps its own forward. A network stays as it is if torch.fx cannot trace it, or without batch normalisation.
     """
     modules = dict(network.named_modules())
-    if not any(_name(module) in _NORMALISATIONS for module in modules.values()):
+    if not any(class_name(module) in _NORMALISATIONS for module in modules.values()):
         return network
     try:
         graph = _Tracer().trace(network)
@@ -36,13 +36,13 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
         return network
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
     for node in graph.nodes:
-        if node.op != "call_module" or _name(norm := modules[node.target]) not in _NORMALISATIONS:
+        if node.op != "call_module" or class_name(norm := modules[node.target]) not in _NORMALISATIONS:
             continue
         before = node.args[0]
-        follows_conv = before.op == "call_module" and _name(modules[before.target]) in _CONVOLUTIONS
+        follows_conv = before.op == "call_module" and class_name(modules[before.target]) in CONVOLUTIONS
         if not follows_conv or len(before.users) > 1 or calls.count(node.target) > 1 or calls.count(before.target) > 1:
             continue
-        rest = nn.Sequential(norm.drop, norm.act) if _name(norm) == _TIMMS_NORMALISATION else nn.Identity()
+        rest = nn.Sequential(norm.drop, norm.act) if class_name(norm) == _TIMMS_NORMALISATION else nn.Identity()
         _replace(network, before.target, fuse_conv_bn_eval(modules[before.target], norm))
         _replace(network, node.target, rest)
     return network

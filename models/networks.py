@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.fold import fold_batch_norm
+from models.half import halve_weights, keep_logits_in_float32
 from models.network_source import NetworkRow, find_network
 from models.weights_hash import weights_hash
 
@@ -22,8 +24,9 @@ class Execution:
     Args:
         device: the torch.device.
         precision: "float32", or the autocast type "bfloat16" or "float16".
-        plain: the slow reference: no batch normalisation is folded, the memory format is kept, no border is shared.
-        compile: torch.compile compiles the network at the first batch. No border is shared then.
+        plain: the slow reference: no batch normalisation is folded, the memory format is kept, no weight is stored in
+            half precision, no border is shared.
+        compile: torch.compile compiles the network at the first batch, for its size. No border is shared then.
         share_border: whether the border of a prompt is computed once a batch. None: on the CPU only. It has not been
             measured on CUDA yet.
     """
@@ -45,7 +48,8 @@ class Network(nn.Module):
         body: the classifier itself: normalised images -> logits.
         row: its row of the table.
         frozen: no parameter learns, and the network stays in eval mode even after `train()`.
-        run: where and how it computes. The weights are always float32.
+        run: where and how it computes. Weights that learn are always float32. A frozen network's convolutions and
+            linear layers have weights of the precision, except for the layer that gives the source logits (float32).
         setup: what a checkpoint saves, in plain values, to load the network again. `weights` is their `weights_hash`.
     """
 
@@ -57,8 +61,13 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(row.std).view(3, 1, 1), persistent=False)
         wanted = run.device.type == "cpu" if run.share_border is None else run.share_border
         self.shares_border = wanted and frozen and not run.plain and not run.compile
+        # An epoch's last batch is filled up with black images: else it would be compiled again. Where batch
+        # normalisation learns, they would change it.
+        self._one_size = 0 if run.compile and frozen else None
         if frozen:
             self.requires_grad_(False).eval()
+            if self.precision != torch.float32:
+                keep_logits_in_float32(body, len(row.class_names))
         self._accelerate(run)
         self.to(run.device)
 
@@ -67,14 +76,23 @@ class Network(nn.Module):
         if not run.plain:
             if self.frozen:
                 fold_batch_norm(self.body)
+                if self.precision != torch.float32:
+                    halve_weights(self.body, self.precision)
             for weight in self.parameters():
                 if weight.ndim == 4:  # Module.to() would also try convolutions over three axes, and fail
                     weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         if run.compile:
-            self.body.compile()
+            self.body.compile(dynamic=False)  # of two sizes torch would infer that all may come, in slower code
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.precision == torch.float32 or not len(x):  # with no image SyncBatchNorm sends float32 to the others
+        if self._one_size is None:
+            return self._logits(x)
+        self._one_size = max(self._one_size, len(x))
+        return self._logits(F.pad(x, (0,) * 7 + (self._one_size - len(x),)))[: len(x)]
+
+    def _logits(self, x: Tensor) -> Tensor:
+        no_image = self.training and not len(x)  # SyncBatchNorm then sends float32 to the others
+        if self.precision == torch.float32 or no_image:
             return self.body((x - self.mean) / self.std).float()
         with torch.autocast(x.device.type, self.precision):
             return self.body((x - self.mean) / self.std).float()

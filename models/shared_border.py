@@ -22,17 +22,22 @@ _WORTH_SHARING = 0.8
 _Bounds = Sequence[range]  # a rectangle of the map: its rows, its columns
 
 
-def share_border(prompt: nn.Module, x: Tensor) -> "SharedBorder":
+def share_border(prompt: nn.Module, x: Tensor) -> Tensor:
     """`prompt(x)` with its border shared: `network(share_border(prompt, x))` equals `network(prompt(x))`.
 
     Args:
         prompt: one with `constant_border = True`. It pads the images by its `padding` and adds pixels that do not
             depend on them (`visual_prompt.py`).
         x: (B,3,h,w) in [0,1].
+
+    Returns:
+        A SharedBorder; where sharing does not pay, `prompt(x)` itself.
     """
-    canvas = prompt(x.new_zeros(1, *x.shape[1:]))
     left, right, top, bottom = prompt.padding
-    height, width = canvas.shape[2:]
+    height, width = x.shape[2] + top + bottom, x.shape[3] + left + right
+    if not _pays((height, width), len(x), (range(x.shape[2]), range(x.shape[3]))):
+        return prompt(x)
+    canvas = prompt(x.new_zeros(1, *x.shape[1:]))
     return SharedBorder(canvas, x + canvas[:, :, top : height - bottom, left : width - right], top, left)
 
 
@@ -156,18 +161,24 @@ def _slide(x: Tensor, layer: Callable, kernel, stride, padding, dilation, fill: 
     """A layer that slides a kernel over the map: `layer(map, padding=)`, where padding counts as `fill`."""
     if not _shares(x) or isinstance(padding, str):
         return NotImplemented
-    border = layer(x.border, padding=padding)
-    geometry = zip(*map(_both, (kernel, stride, padding, dilation)), strict=True)
-    axes = zip(x.bounds, border.shape[2:], geometry, strict=True)
+    geometry = list(zip(*map(_both, (kernel, stride, padding, dilation)), strict=True))
+    outputs = [_outputs(size, *axis) for size, axis in zip(x.border.shape[2:], geometry, strict=True)]
+    axes = zip(x.bounds, outputs, geometry, strict=True)
     reached, needed = zip(*(_reach(seen, size, *axis) for seen, size, axis in axes), strict=True)
-    if not _pays(border, len(x.window), reached):
+    if min(outputs) < 1 or not _pays(outputs, len(x.window), reached):  # without an output torch has its own message
         return NotImplemented
+    border = layer(x.border, padding=padding)
     return SharedBorder(border, layer(x.cut(needed, fill), padding=0), *(axis.start for axis in reached))
 
 
 def _both(value) -> tuple[int, int]:
     """One number or two, as torch's layers take them: for rows and columns."""
     return (value, value) if isinstance(value, int) else tuple(value) * (2 // len(value))
+
+
+def _outputs(inputs: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Along one axis: how many outputs the layer has."""
+    return (inputs + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
 def _reach(seen: range, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[range, range]:
@@ -186,12 +197,15 @@ def _shares(x: object) -> bool:
     """Whether to go on with a border. Not under no_grad with gradients: this may be inside an autograd.Function."""
     if not isinstance(x, SharedBorder) or (x.window.requires_grad and not torch.is_grad_enabled()):
         return False
-    return _pays(x.border, len(x.window), x.bounds)
+    return _pays(x.border.shape[2:], len(x.window), x.bounds)
 
 
-def _pays(border: Tensor, batch: int, bounds: _Bounds) -> bool:
-    """Whether windows of these bounds are small enough to share the border. No output depends on an empty window."""
-    fraction = prod(map(len, bounds)) / prod(border.shape[2:])
+def _pays(size: Sequence[int], batch: int, bounds: _Bounds) -> bool:
+    """Whether windows of these bounds are small enough to share the border of maps of this size, (H,W).
+
+    No output depends on an empty window.
+    """
+    fraction = prod(map(len, bounds)) / prod(size)
     return fraction > 0 and 1 + batch * fraction <= _WORTH_SHARING * batch
 
 
@@ -228,7 +242,7 @@ def _pointwise(func: Callable, *args, **kwargs):
     if not fits or any(isinstance(value, Tensor) for value in kwargs.values()):
         return NotImplemented
     bounds = reduce(_union, (one.bounds for one in shared))
-    if not _pays(shared[0].border, len(shared[0].window), bounds):
+    if not _pays(shared[0].border.shape[2:], len(shared[0].window), bounds):
         return NotImplemented
     for one in shared:
         one.grow(bounds)

@@ -92,13 +92,15 @@ class RandomPatchVisualPrompt(Part):
         self.register_buffer("unit", unit.detach().clone().view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        top, left = torch.randint(self.positions, (len(x), 2)).to(x.device, non_blocking=True).T[..., None, None]
-        rows = torch.arange(x.shape[2], device=x.device)[:, None] - top  # (B,H,1): each pixel's position in the patch
-        columns = torch.arange(x.shape[3], device=x.device) - left  # (B,1,W)
-        last = self.program.shape[-1] - 1
-        inside = (rows == rows.clamp(0, last)) & (columns == columns.clamp(0, last))
-        patch = (self.unit * self.program)[:, rows.clamp(0, last), columns.clamp(0, last)] * inside  # (3,B,H,W)
-        return x + patch.transpose(0, 1)
+        side, width = self.program.shape[-1], x.shape[3]
+        corners = torch.randint(self.positions, (len(x), 2)).to(x.device, non_blocking=True)
+        top, left = corners.T[..., None, None]  # (B,1,1) each
+        steps = torch.arange(side, device=x.device)
+        pixels = ((top + steps[:, None]) * width + left + steps).view(len(x), 1, -1)  # where each goes
+        patch = (self.unit * self.program).flatten(1).expand(len(x), -1, -1)
+        # The gradient of `scatter` is read at these places. That of indexing is added up, one pixel after another.
+        canvas = patch.new_zeros(x.shape).flatten(2).scatter(2, pixels.expand_as(patch), patch)
+        return x + canvas.view_as(x)
 
 
 class PaddedVisualPrompt(Part):

@@ -13,6 +13,7 @@ from make_data import make_folders
 from matplotlib.figure import Figure
 from PIL import Image
 from tiny import ROOT, SMALL, TINY, make_clip
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import cfg
 from data import catalog
@@ -133,6 +134,19 @@ def load_script(path: str, root: Path = ROOT):
 def run_script() -> Callable:
     """run_script("experiments/cnn/ilm_vp", "--network", "tiny", ...) -> what its main returns."""
     return lambda path, *argv: load_script(path).main([str(word) for word in argv])
+
+
+class Calls(TorchDispatchMode):
+    """The names of torch's operations, such as `aten.add`, in the order of their calls. Views are left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not func.is_view:
+            self.names.append(str(func.overloadpacket))
+        return func(*args, **(kwargs or {}))
 
 
 def same(a, b) -> bool:

@@ -11,8 +11,8 @@ from torchvision.transforms import v2
 
 import data.fetching
 from data.catalog import find_dataset
-from data.fetching import _gather, _on_device
-from data.loaders import WHOLE, Loader, build_loader, load_data, read_dataset
+from data.fetching import _on_device, gather
+from data.loaders import WHOLE, Loader, build_data, build_loader, load_data, read_dataset
 from data.splits import ImageArrays, Splits, whole
 from data.transforms import decode
 from errors import UserError
@@ -336,10 +336,10 @@ def test_encoded(tmp_path, part):
 def test_arrays_of_one_channel_travel_as_one():
     """Pinned memory cannot hold a tensor whose channels are one and the same; the loader spreads them on the device."""
     array = np.random.default_rng(0).random((5, 6, 6), dtype=np.float32)
-    fetched = next(_gather(torch.from_numpy(array), CPU)([torch.tensor([3, 1])], WHOLE))
+    fetched = next(gather(torch.from_numpy(array), CPU)([torch.tensor([3, 1])], WHOLE))
     assert fetched.shape == (2, 1, 6, 6)
     assert 0 not in fetched.stride()
-    fetch = _gather(torch.from_numpy(array), CPU)
+    fetch = gather(torch.from_numpy(array), CPU)
     loader = Loader(np.arange(5), fetch, batch_size=5, shuffle=False, device=CPU)
     images, _ = next(iter(loader))
     assert torch.equal(images, torch.from_numpy(array)[:, None].expand(-1, 3, -1, -1))
@@ -362,7 +362,7 @@ def test_number_of_workers(tmp_path, monkeypatch, count, device, cached, asked, 
     monkeypatch.setattr(data.fetching, "_one_by_one", lambda *how: seen.append(how[2]))
     split = whole(ImageArrays(np.zeros((count, 2, 2, 3), np.uint8)), np.zeros(count, int))
     how = {"batch_size": 4, "device": torch.device(device), "workers": asked}
-    build_loader(split, [FLIP], "x", cache_folder=tmp_path if cached else None, **how)
+    build_loader(split, [v2.ColorJitter(0.5)], "x", cache_folder=tmp_path if cached else None, **how)
     assert seen == [workers]
 
 
@@ -385,3 +385,44 @@ def test_images_decoded_anew_have_torchs_default_memory_format(data_path):
     make_coop(data_path)
     images, _ = next(iter(loaders(find_dataset("dtd").read(), None, batch_size=2).train))
     assert images.is_contiguous() and not images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_one_pass_over_the_training_images_keeps_none_on_the_gpu(tmp_path, monkeypatch):
+    fractions = []
+    monkeypatch.setattr(data.fetching, "_on_device", lambda pixels, device, most: fractions.append(most) or pixels)
+    how = {"batch_size": 4, "device": torch.device("cuda"), "workers": 0, "cache_folder": tmp_path}
+    built = build_data(numbered(9), train=FIXED[:0], eval=FIXED[:0], gpu_cache_fraction=0.3, **how)
+    assert fractions == [0.3, 0.3]
+    assert len(built.train_as_eval) == 3
+    assert fractions == [0.3, 0.3, 0.0]
+
+
+def test_features_reach_cuda_from_pinned_memory(tmp_path, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.shape) or tensor)
+    loader = loaders(numbered(10), tmp_path).test
+    loader.device = torch.device("cuda")
+    images = torch.rand(10, 3, 2, 2)
+    encoded = loader.encoded(lambda batch: batch.mean((2, 3)), lambda _: [(images, None)])
+    batches = list(encoded._fetch([torch.tensor([3, 1]), torch.tensor([9])], WHOLE))
+    assert torch.equal(torch.cat(batches), images.mean((2, 3))[[3, 1, 9]])
+    assert pinned == [(2, 3), (1, 3)]
+
+
+@pytest.mark.parametrize("transform", [FIXED, RANDOM], ids=str)
+def test_images_decoded_anew_leave_pinned_memory_by_one_copy(data_path, transform, monkeypatch):
+    """What DataLoader has pinned is handed on as it lies: a copy on the host would be pageable again, and block."""
+    make_coop(data_path)
+    pinned = []
+
+    class Pinning(data.fetching.DataLoader):
+        def __iter__(self):
+            for images in super().__iter__():
+                pinned.append((images.data_ptr(), images.shape, images.stride()))
+                yield images
+
+    monkeypatch.setattr(data.fetching, "DataLoader", Pinning)
+    split = find_dataset("dtd").read().train
+    fetch = data.fetching.fetcher(split, transform, "x", torch.device("cuda"), 0, None, 0.3)
+    batches = list(fetch([torch.tensor([0, 2, 1]), torch.tensor([3])], WHOLE))
+    assert [(images.data_ptr(), images.shape, images.stride()) for images in batches] == pinned and len(pinned) == 2

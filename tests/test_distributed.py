@@ -53,7 +53,7 @@ def assert_close(one, two, where: str) -> None:
     """Equality of nested values but for rounding; times left out."""
     if isinstance(one, dict):
         assert one.keys() == two.keys(), where
-        for key in one.keys() - {"seconds", "images_per_second", "processes"}:
+        for key in one.keys() - {"seconds", "images_per_second", "figure_seconds", "processes"}:
             assert_close(one[key], two[key], f"{where}, {key}")
     elif isinstance(one, list | tuple):
         assert len(one) == len(two), where

@@ -187,9 +187,36 @@ def test_a_run_may_go_on_compiled(words, run_script, small, monkeypatch, capsys)
         context.setattr(RunFolder, "end_epoch", stop)
         run_script(script, *words(script), "--epoch", 2)
     compile = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compile(self, backend="eager"))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compile(self, backend="eager", **how))
     run_script(script, *words(script), "--epoch", 2, "--compile")
     assert "Continuing after epoch 1 of 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("frozen", "graphs"), [(True, 2), (False, 5)])
+def test_a_short_batch_makes_no_size_dynamic(frozen, graphs, monkeypatch, float64):
+    """A mapping pass, training and evaluation: a frozen network has a graph with gradients and one without.
+
+    A network that learns has one for each size, and for each mode of its batch normalisation.
+    """
+    made, dynamic, compile = [], [], nn.Module.compile
+
+    def counted(graph, inputs):
+        dynamic.extend(size for each in inputs for size in each.shape if isinstance(size, torch.SymInt))
+        made.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compile(self, backend=counted, **how))
+    torch._dynamo.reset()
+    network = load_network("tiny", Execution(torch.device("cpu"), compile=True), num_classes=4, frozen=frozen)
+    reference = load_network("tiny", num_classes=4, frozen=frozen)
+    reference.load_state_dict(network.state_dict())
+    for train, sizes in ((False, (5, 5, 2)), (True, (5, 5, 2)), (False, (5, 4))):
+        for size in sizes:
+            x = torch.rand(size, 3, 64, 64)
+            with torch.set_grad_enabled(train):
+                logits, expected = network.train(train)(x), reference.train(train)(x)
+            torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-12)
+    assert len(made) == graphs and not dynamic
 
 
 def test_without_a_compiler(words, small, monkeypatch):
@@ -197,7 +224,7 @@ def test_without_a_compiler(words, small, monkeypatch):
         raise RuntimeError("no compiler\nfar and wide")
 
     compile = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compile(self, backend=broken))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compile(self, backend=broken, **how))
     script = "experiments/cnn/ilm_vp"
     with pytest.raises(RunError, match="no compiler far and wide") as caught:
         load_script(script).main([*words(script), "--compile"])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import Calls
 
 from algorithms.predictions import PredictionCounter, count_predictions
 
@@ -89,3 +90,13 @@ def test_a_state_of_an_earlier_version_is_loaded():
     counter = PredictionCounter(3, 2)
     counter.load_state_dict({"pairs": torch.tensor([[2, 1]]), "counts": torch.tensor([4])})
     assert counter.take().counts.tolist() == [[0, 0], [0, 0], [0, 4]]
+
+
+def test_counting_takes_few_operations_and_reads_nothing_from_the_device():
+    """On the `meta` device reading a value is an error. `index_put_` that adds up takes about 25 kernels on CUDA."""
+    counter = PredictionCounter(7, 3)
+    logits, labels = torch.rand(5, 7, device="meta"), torch.zeros(5, dtype=torch.int64, device="meta")
+    counter(logits, labels)
+    with Calls() as calls:
+        counter(logits, labels)
+    assert len(calls.names) <= 5 and "aten.scatter_add_" in calls.names

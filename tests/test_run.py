@@ -13,11 +13,15 @@ import filelock
 import pytest
 import torch
 from conftest import same
+from tensorboard.backend.event_processing import event_accumulator
 from test_experiments import SMALL, checkpoint, folder
 from tiny import ROOT
 
 import cfg
+import tools.common.run
+from algorithms import training
 from errors import RunError, UserError
+from tools.common import plots, run_folder
 from tools.common.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -66,6 +70,51 @@ def test_ctrl_c_then_the_same_command(tmp_path):
     process.kill()
     out, _ = process.communicate()
     assert f"Continuing after epoch {done} of 5000" in out
+
+
+@pytest.fixture
+def heat_maps(monkeypatch) -> list[tuple]:
+    """What each heat map that is drawn shows: counts and source labels."""
+    drawn, figure = [], plots.mapping_figure
+    monkeypatch.setattr(plots, "mapping_figure", lambda *shown: drawn.append(shown[:2]) or figure(*shown))
+    return drawn
+
+
+def test_figures_are_drawn_now_and_then_and_at_the_end(run_script, heat_maps, monkeypatch):
+    run_script(SCRIPT, *SMALL, "--epoch", 4)
+    run = folder(SCRIPT, "tiny_small_seed7_epoch4")
+    board = event_accumulator.EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [picture.step for picture in board.Images("mapping")] == [1, 4]
+    assert [value.step for value in board.Scalars("test_acc")] == [1, 2, 3, 4]
+    assert len(heat_maps) == 2
+    assert all(int(counts.sum()) == 20 for counts, _ in heat_maps)  # test images: those of the last epoch alone
+    assert torch.equal(heat_maps[1][1].flatten(), checkpoint(run / "ckpt.pth")["mapping_sequence"])
+    seconds = [json.loads(line)["figure_seconds"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert min(seconds[0], seconds[3]) > max(seconds[1:3]) > 0
+
+    monkeypatch.setattr(run_folder, "_SECONDS_BETWEEN_FIGURES", 0)
+    run_script(SCRIPT, *SMALL, "--epoch", 4, "--fresh")
+    assert len(heat_maps) == 2 + 4
+
+
+def test_an_interrupted_run_draws_its_last_map(run_script, heat_maps, monkeypatch):
+    finished = []
+
+    def stop(model, data, optimizer, scheduler, *, on_epoch_end, **how):
+        def end(epoch, record):
+            on_epoch_end(epoch, record)
+            finished.append(model.mapping.index.clone())
+            if epoch == 2:
+                model.mapping.set(torch.arange(4))  # as if the next epoch had begun
+                raise KeyboardInterrupt
+
+        training.fit(model, data, optimizer, scheduler, on_epoch_end=end, **how)
+
+    monkeypatch.setattr(tools.common.run, "fit", stop)
+    with pytest.raises(UserError, match="To continue"):
+        run_script(SCRIPT, *SMALL, "--epoch", 9)
+    assert len(heat_maps) == 2 and int(heat_maps[1][0].sum()) == 20
+    assert torch.equal(heat_maps[1][1].flatten(), finished[2])
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from conftest import Calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_networks import random_statistics
@@ -131,6 +132,28 @@ def test_layers_equal_the_dense_ones(name):
         compare(network, make_prompt(image_size, canvas))
     out = network(share_border(make_prompt(6, 48).double(), torch.rand(5, 3, 6, 6).double()))
     assert isinstance(out, SharedBorder) == (name not in DENSE)
+
+
+@pytest.mark.parametrize(("image_size", "convolutions"), [(4, 2), (12, 1)])
+def test_a_border_that_does_not_pay_is_not_computed(image_size, convolutions):
+    """The kernel of 9 reaches a third of the map from the small image, and nearly all of it from the large one."""
+    prompt, layer = make_prompt(image_size, 22), nn.Conv2d(3, 4, 9, padding=4)
+    with Calls() as calls:
+        layer(share_border(prompt, torch.rand(8, 3, image_size, image_size)))
+    assert calls.names.count("aten.convolution") == convolutions
+
+
+def test_a_canvas_that_does_not_pay_is_not_computed():
+    prompt, x = make_prompt(23, 24), torch.rand(8, 3, 23, 23)
+    with Calls() as calls:
+        shared = share_border(prompt, x)
+    assert calls.names.count("aten.sigmoid") == 1 and type(shared) is torch.Tensor
+    assert torch.equal(shared, prompt(x))
+
+
+def test_a_kernel_larger_than_the_map_is_torchs_own_error():
+    with pytest.raises(RuntimeError, match="Kernel size"):
+        nn.Conv2d(3, 4, 30)(share_border(make_prompt(4, 22), torch.rand(8, 3, 4, 4)))
 
 
 def place(border: torch.Tensor, window: torch.Tensor, top: int, left: int) -> torch.Tensor:

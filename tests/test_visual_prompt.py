@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import Calls
 from tiny import network_of
 
 from data.abide import lower_triangle
@@ -190,6 +191,26 @@ def test_a_random_patchs_gradient():
     prompt = RandomPatchVisualPrompt(3, 7, torch.ones(3))
     prompt(torch.rand(4, 3, 7, 7)).sum().backward()
     assert torch.equal(prompt.program.grad, torch.full((3, 3, 3), 4.0))
+
+
+def test_a_random_patchs_gradient_is_the_slow_versions():
+    prompt = RandomPatchVisualPrompt(3, 7, torch.tensor([1.0, 2.0, 3.0]))
+    images, weights = torch.rand(2, 5, 3, 7, 7)
+    torch.manual_seed(5)
+    corners = torch.randint(5, (5, 2)).tolist()
+    expected = sum(weights[i, :, top : top + 3, left : left + 3] for i, (top, left) in enumerate(corners))
+    torch.manual_seed(5)
+    (prompt(images) * weights).sum().backward()
+    torch.testing.assert_close(prompt.program.grad, expected * torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1))
+
+
+def test_a_random_patchs_gradient_is_not_added_up_by_index():
+    """CUDA sorts such indices, and adds up those of one pixel one after the other."""
+    prompt = RandomPatchVisualPrompt(3, 7, torch.ones(3)).to("meta")
+    with Calls() as calls:
+        prompt(torch.rand(4, 3, 7, 7, device="meta")).sum().backward()
+    assert not [name for name in calls.names if "index" in name]
+    assert "aten.scatter" in calls.names and "aten.gather" in calls.names
 
 
 def test_a_patch_as_large_as_the_image():

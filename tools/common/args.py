@@ -202,7 +202,7 @@ def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: in
         _add_training_flags(parser, lr, epoch)
     own = batch_size or "that of the original repository for the data set"
     parser.add_argument("--batch-size", type=positive_int, default=batch_size, help=f"images; default: {own}")
-    plain = "no folding, no shared border, no cache of pixels: the slow reference"
+    plain = "no folding, no shared border, no cache of pixels, no TF32: the slow reference"
     parser.add_argument("--plain", action="store_true", help=plain)
     compiled = "torch.compile for the network; no border is shared then"
     parser.add_argument("--compile", action="store_true", help=compiled)

@@ -11,14 +11,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def prepare_device(device) -> None:
-    """Prepares a torch.device for steps of equal shape. All steps of an epoch have it, except the last."""
+def prepare_device(device, plain: bool = False) -> None:
+    """Prepares a torch.device for steps of equal shape. All steps of an epoch have it, except the last.
+
+    Args:
+        plain: on CUDA float32 means float32. By default torch's convolutions multiply in TF32 there.
+    """
     if device.type == "cpu":
         _keep_freed_memory()
     elif device.type == "cuda":
         import torch
 
+        if device.index is not None:  # else what a library makes on "the" GPU would lie on the first one
+            torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
+        if plain:
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _keep_freed_memory() -> None:

@@ -12,6 +12,7 @@ from tools.common.files import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MOST = 10  # targets in a heat map
 _LONGEST = 30  # characters of a class name or text prompt that still fit beside a heat map
 
 
@@ -35,7 +36,7 @@ def save(figure: "Figure", file: Path) -> Path:
 
 
 def mapping_figure(
-    counts: Tensor, sources: Tensor, source_names: Sequence[str], target_names: Sequence[str], most: int = 10
+    counts: Tensor, sources: Tensor, source_names: Sequence[str], target_names: Sequence[str], most: int = _MOST
 ) -> "Figure":
     """For the first `most` targets: their source labels, and how often the network predicts these.
 
@@ -44,7 +45,8 @@ def mapping_figure(
 
     Args:
         counts: (S,T) int64, how many images of each target are predicted as each source label.
-        sources: (T,m) int64, the source labels of each target; -1: none.
+        sources: (T,m) int64, the source labels of each target; -1: none. Columns and rows after the first `most` may
+            be left out.
     """
     shown = min(most, len(sources))
     sources = sources[:shown]
@@ -104,22 +106,39 @@ def curves_figure(records: Sequence[dict]) -> "Figure":
     return figure
 
 
+class HeatMap:
+    """The figure of the map. It notes what there is to show after every epoch, and draws what it noted last.
+
+    Args:
+        model: has `mapping`.
+        counter: its `take().counts` are the test predictions since the last call, (S,T) int64.
+    """
+
+    def __init__(self, model, counter, source_names: Sequence[str], target_names: Sequence[str]):
+        self._model, self._counter, self._names = model, counter, (source_names, target_names)
+
+    def note(self) -> None:
+        """All processes must call it."""
+        self._noted = self._counter.take().counts[:, :_MOST].clone(), self._model.mapping.sources[:_MOST].cpu().clone()
+
+    def __call__(self) -> "Figure":
+        return mapping_figure(*self._noted, *self._names)
+
+
 def prompted_figures(
     model, counter, examples: Tensor, source_names: Sequence[str], target_names: Sequence[str]
 ) -> dict[str, Callable[[], "Figure"]]:
-    """A prompted model's figures by name: `mapping`, and `prompt` if the prompt learns.
+    """A prompted model's figures by name: `mapping`, a HeatMap, and `prompt` if the prompt learns.
 
     Args:
         model: has `prompt` and `mapping`.
-        counter: its `take().counts` are the test predictions since the last figure, (S,T) int64.
+        counter: as `HeatMap` takes it.
         examples: images (N,3,h,w) in [0,1], on the model's device.
     """
-
-    def mapping() -> "Figure":
-        return mapping_figure(counter.take().counts, model.mapping.sources.cpu(), source_names, target_names)
 
     @torch.no_grad()
     def prompt() -> "Figure":
         return prompt_figure(model.prompt(examples).cpu(), "the learned prompt around test images")
 
+    mapping = HeatMap(model, counter, source_names, target_names)
     return {"mapping": mapping, **({"prompt": prompt} if list(model.prompt.parameters()) else {})}

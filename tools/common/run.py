@@ -61,7 +61,7 @@ class Run:
         join(self.device)
         self.folder.open()
         torch.manual_seed(self.args.seed)
-        prepare_device(self.device)
+        prepare_device(self.device, self.plain)
         return self
 
     def __exit__(self, kind, error, traceback) -> None:

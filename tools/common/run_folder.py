@@ -4,6 +4,7 @@ import argparse
 import gc
 import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -28,6 +29,9 @@ class AlreadyFinished(Exception):
     """Ends `train`: an earlier start finished the run with the same images."""
 
 
+_SECONDS_BETWEEN_FIGURES = 30  # drawing one may take longer than an epoch
+
+
 class RunFolder:
     """`results_path/<method>/<name>/`.
 
@@ -46,6 +50,7 @@ class RunFolder:
         self.receipt: dict[str, Any] = {}
         self.result: dict | None = None
         self._figures: dict[str, Callable] = {}
+        self._map_is_drawn, self._drawn_at = True, -float("inf")
         self._parts: dict[str, Any] = {}
         self._saved_epochs = 0
         self._earlier: dict[str, Any] = {}  # args.json of an earlier start
@@ -166,14 +171,15 @@ class RunFolder:
         print(f"Continuing after epoch {self._saved_epochs} of {self.args.epoch}, from {file}", flush=True)
 
     def draw(self, model, target_names: Sequence[str], examples, counter) -> None:
-        """Asks for the figures of a prompted model: the map after every epoch, the prompt at the end."""
+        """Asks for the figures of a prompted model: the map now and then, map and prompt at the end."""
         self._figures = plots.prompted_figures(model, counter, examples, model.network.class_names, target_names)
 
     def end_epoch(self, epoch: int, record: dict) -> None:
         """Writes the epoch's record, pictures, checkpoint and receipt. `epoch` counts from 0, the record from 1."""
-        record = {"epoch": epoch + 1, **record}
+        begin = time.monotonic()
+        pictures = self._draw_map(is_last=epoch + 1 >= self.args.epoch)
+        record = {"epoch": epoch + 1, **record, "figure_seconds": time.monotonic() - begin}
         self.log.append(record)
-        pictures = [plots.save(self._figures[n](), self.path / f"{n}.png") for n in {"mapping"} & self._figures.keys()]
         if self._board:
             self._board.show(record, pictures)
         summary = summarise(self.log.records)
@@ -187,7 +193,19 @@ class RunFolder:
         print(self.log.line(record, self.args.epoch), flush=True)
         if self._collapse() and not self._collapse(epoch):
             print(self._collapse(), flush=True)
-        gc.collect()  # a figure's objects refer to each other; without this Python lets them grow to 60 MB
+        if pictures:
+            gc.collect()  # a figure's objects refer to each other; without this Python lets them grow to 60 MB
+
+    def _draw_map(self, is_last: bool) -> list[Path]:
+        """Draws the heat map, if there is one, after the last epoch, and else if the last drawing was long ago."""
+        if "mapping" not in self._figures:
+            return []
+        self._figures["mapping"].note()
+        self._map_is_drawn = is_last or time.monotonic() - self._drawn_at >= _SECONDS_BETWEEN_FIGURES
+        if not self._map_is_drawn:
+            return []
+        self._drawn_at = time.monotonic()
+        return [self._draw("mapping", self._figures["mapping"])]
 
     def _collapse(self, epochs: int | None = None) -> str | None:
         return collapse(self.log.records[:epochs], len(self._setup["class_names"]), self.args)
@@ -206,8 +224,11 @@ class RunFolder:
 
     def _draw_figures(self) -> None:
         for name, draw in (self._figures | {"curves": lambda: plots.curves_figure(self.log.records)}).items():
-            if name != "mapping":  # drawn after every epoch
-                plots.save(draw(), self.path / f"{name}.png")
+            if name != "mapping" or not self._map_is_drawn:
+                self._draw(name, draw)
+
+    def _draw(self, name: str, draw: Callable) -> Path:
+        return plots.save(draw(), self.path / f"{name}.png")
 
     def _write_result(self, status: str) -> dict:
         result = {
