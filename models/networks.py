@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.fold import fold_batch_norm
 from models.network_source import NetworkRow, find_network
-from models.weights_hash import weights_hash
+from models.weights_file import weights_hash
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,10 @@ def load_network(name: str, run: Execution = CPU, *, num_classes: int | None = N
     """
     row = find_network(name)
     body = row.build()
-    setup = {"loading": {"num_classes": num_classes, "frozen": frozen}, "weights": weights_hash(body)}
+    setup = {
+        "loading": {"num_classes": num_classes, "frozen": frozen},
+        "weights": weights_hash(body, row.mean, row.std, row.input_size),
+    }
     if num_classes is not None:
         _replace_classifier(body, num_classes)
     return Network(body, row, run, frozen=frozen, setup=setup)

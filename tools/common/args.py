@@ -119,13 +119,15 @@ def clip_parser(file: str, doc: str, *, lr: float | None, **defaults: Any) -> Pa
 
 
 def add_clip_flags(parser: argparse.ArgumentParser, model: str | None, pretrained: str | None) -> None:
-    """--clip-model, --pretrained, --clip-config: which CLIP."""
+    """--clip-model, --pretrained, --clip-config, --preprocess: which CLIP."""
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--clip-model", default=model, help="a model of open_clip; default %(default)s")
     weights = "its weights: a tag or a file; default %(default)s"
     parser.add_argument("--pretrained", type=tag_or_file, default=pretrained, help=weights)
     own = "a JSON file with the model's architecture, instead of --clip-model; --pretrained is then a file"
     which.add_argument("--clip-config", type=tag_or_file, help=own)
+    images = "how the images of a file's weights are prepared: a tag of the model, or MEAN:STD[:squash][:bilinear]"
+    parser.add_argument("--preprocess", help=images)
 
 
 def clip_name(model: str, pretrained: str, config: str | None) -> str:

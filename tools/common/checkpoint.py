@@ -108,6 +108,7 @@ def open_checkpoint(args: argparse.Namespace) -> tuple[dict, dict]:
         asked = "The checkpoint's `setup` says what it belongs to: network, dataset, class_names and transform."
         raise UserError(asked, f"It is {str(setup)[:200]}.", "Give another file.")
     clip = {"model": args.clip_model, "pretrained": args.pretrained, "config": args.clip_config}
+    clip |= {"preprocess": args.preprocess}
     clip = {name: value for name, value in clip.items() if value}
     if setup:
         _require_same_network(setup, args.network, clip)
@@ -136,5 +137,5 @@ def _require_same_network(setup: dict, network: str | None, clip: dict[str, str]
         raise UserError(
             f"{', '.join(clip.values()) or f'--network {network}'}: the checkpoint's own network is needed.",
             f"It was trained with {'CLIP ' if own else '--network '}{setup['network']}.",
-            "Leave out --network, --clip-model, --pretrained and --clip-config; for CLIP give files that have moved.",
+            "Leave out --network and CLIP's flags; give only files that have moved.",
         )

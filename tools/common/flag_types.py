@@ -68,8 +68,10 @@ def device(text: str):
     try:
         chosen = torch.device(text)
         torch.zeros(1, device=chosen).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, ImportError) as error:
+        kind, missing = text.partition(":")[0], isinstance(error, NotImplementedError | ImportError)
+        # torch lists all its backends then, on hundreds of lines
+        reason = f"this PyTorch, or this machine, has no {kind}" if missing else str(error).splitlines()[0][:200]
         raise argparse.ArgumentTypeError(f"{text!r} is not available here ({reason}); try cpu") from None
     return chosen
 
