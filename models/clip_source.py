@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 
 from errors import UserError, unknown_name
 from models.clip_preprocess import preprocessing_of, spelled
-from models.network_source import checkpoint_folder
+from models.network_row import checkpoint_folder
 from models.weights_file import why_unreadable
 
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

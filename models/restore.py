@@ -74,7 +74,7 @@ def _require_same_weights(model: nn.Module, setup: dict) -> None:
             f"{setup['network']}: the weights that the checkpoint was trained with are needed.",
             f"Other weights, or the same with another normalisation, were loaded: their hash is {loaded},"
             f" not {setup['weights']}.",
-            "Put back the file of the weights, or give its new path.",
+            "Put the file of the weights back, or give its new path with --network or --pretrained.",
         )
 
 
@@ -146,7 +146,7 @@ def _network(setup: dict, run: Execution, **loading: Any) -> Network:
     loading |= setup.get("loading", {})
     if "clip" in setup:
         return build_encoder(clip_row(setup), run, **loading)
-    return load_network(setup["network"], run, **loading)
+    return load_network(setup.get("source", setup["network"]), run, **loading)
 
 
 def _probe(state: dict, setup: dict, run: Execution) -> nn.Module:

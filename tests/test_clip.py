@@ -24,7 +24,7 @@ from errors import UserError
 from models import clip_source
 from models.clip import TEMPLATES, build_classifier, build_encoder, encode_texts, load_clip, text_prompts, tokens_of
 from models.clip_source import build_clip, find_clip
-from models.network_source import checkpoint_folder
+from models.network_row import checkpoint_folder
 from models.networks import CPU, Execution, Network
 
 pytestmark = pytest.mark.numeric

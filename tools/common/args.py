@@ -1,11 +1,13 @@
 """The flags that experiments and commands share, each with its unit or range."""
 
 import argparse
+import hashlib
 import os
 import re
 import shlex
 import sys
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from tools.common.flag_types import (
     auto_or_whole_number,
     device,
     fraction,
+    network,
     positive_float,
     positive_int,
     precision,
     seed_number,
+    split_network,
     tag_or_file,
     text_template,
     whole_number_in,
@@ -73,7 +77,8 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     """--checkpoint, the flags for a checkpoint that does not say what it belongs to, and the machine's flags."""
     parser.add_argument("--checkpoint", type=Path, required=True, help="a best.pth or ckpt.pth of any method")
-    parser.add_argument("--network", help="for a checkpoint of the original ILM-VP repository, which does not name it")
+    which = "for a checkpoint of the original ILM-VP repository, which does not name it; or the new path of its weights"
+    parser.add_argument("--network", type=network, help=which)
     parser.add_argument("--dataset", help="as --network; or another data set with the same classes")
     add_clip_flags(parser, None, None)
     add_machine_flags(parser)
@@ -105,7 +110,8 @@ def experiment_parser(file: str, doc: str, *, lr: float | None, **defaults: Any)
         defaults: `epoch`, `seed` and `batch_size`, if they differ from 200, 7 and None (the data set's own).
     """
     parser = Parser(file, doc)
-    parser.add_argument("--network", required=True, help="a network of docs/results.md, or timm:NAME")
+    which = "a network of docs/results.md, timm:NAME, or your own: timm:NAME=FILE, local-dir:FOLDER, hf-hub:OWNER/NAME"
+    parser.add_argument("--network", type=network, required=True, help=which)
     _add_experiment_flags(parser, lr, **{"epoch": 200, "seed": 7, "batch_size": None} | defaults)
     return parser
 
@@ -128,6 +134,20 @@ def add_clip_flags(parser: argparse.ArgumentParser, model: str | None, pretraine
     which.add_argument("--clip-config", type=tag_or_file, help=own)
     images = "how the images of a file's weights are prepared: a tag of the model, or MEAN:STD[:squash][:bilinear]"
     parser.add_argument("--preprocess", help=images)
+
+
+@cache
+def network_name(text: str) -> str:
+    """The name of a --network in folders and receipts. Files of one's own are known by the start of their md5."""
+    from torchvision.datasets.utils import calculate_md5  # late: slow to import, and seldom needed
+
+    head, path = split_network(text)
+    if not os.path.exists(path):
+        return text
+    files = [Path(path, name) for name in ("config.json", "model.safetensors", "pytorch_model.bin")]
+    sums = [calculate_md5(file) for file in ([path] if os.path.isfile(path) else files) if os.path.isfile(file)]
+    md5 = sums[0] if len(sums) == 1 else hashlib.md5("".join(sums).encode()).hexdigest()
+    return f"{head}{Path(path).stem}-{md5[:6]}"
 
 
 def clip_name(model: str, pretrained: str, config: str | None) -> str:

@@ -87,6 +87,21 @@ def tag_or_file(text: str) -> str:
     return str(Path(text).resolve()) if os.path.isfile(text) else text
 
 
+def split_network(text: str) -> tuple[str, str]:
+    """The two halves of a --network with files of one's own: (`timm:NAME=` or `local-dir:`, path). Else (text, "")."""
+    sign = "=" if text.startswith("timm:") else ":" if text.startswith("local-dir:") else None
+    head, found, path = text.partition(sign) if sign else (text, "", "")
+    return head + found, path
+
+
+def network(text: str) -> str:
+    """A --network whose file or folder has its absolute path, which is the same in every working directory."""
+    head, path = split_network(text)
+    if head.endswith(("=", "local-dir:")) and not os.path.exists(path):
+        raise argparse.ArgumentTypeError(f"{path or 'the path'}: there is no such file or folder")
+    return head + str(Path(path).resolve()) if path else text
+
+
 def text_template(text: str) -> str:
     if text.count("{}") != 1:
         raise argparse.ArgumentTypeError(f"a text with one {{}} for the class name is needed, not {text!r}")
