@@ -130,6 +130,8 @@ def _file_row(asked: str, name: str, file: Path) -> NetworkRow:
     weight = next((state[f"{key}.weight"] for key in classifiers if f"{key}.weight" in state), None)
     num_classes = 0 if weight is None else len(weight)
     build = partial(_filled, asked, name.split(".")[0], state, file, {"num_classes": num_classes})
+    if not num_classes:
+        build()  # refuses a file of another architecture, which is no network without a classifier
     return NetworkRow(build, tuple(cfg.mean), tuple(cfg.std), cfg.input_size[-1], _numbered(num_classes))
 
 
