@@ -17,7 +17,7 @@ from tqdm import tqdm
 from errors import UserError
 from models.clip_source import ClipRow, build_clip, find_clip
 from models.networks import Execution, Network
-from models.weights_hash import weights_hash
+from models.weights_file import weights_hash
 
 TEMPLATES = ("This is a photo of a {}.", *(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES))
 _MOST = math.log(100)  # CLIP's own bound of logit_scale
@@ -59,7 +59,7 @@ def load_clip(
     """Loads a CLIP and encodes its text prompts, once and in float32.
 
     Args:
-        which: has the attributes `clip_model`, `pretrained` and `clip_config`: the values of these flags.
+        which: has the attributes `clip_model`, `pretrained`, `clip_config` and `preprocess`: the values of these flags.
         run: where and how it computes.
         templates, class_names: each template with each class is a text prompt and a source label (`text_prompts`).
         ensemble: average a class's embeddings over the templates. The classes are then the source labels.
@@ -68,7 +68,7 @@ def load_clip(
         UserError: a name is unknown, the weights or the tokenizer cannot be loaded, or two text prompts have the same
             tokens.
     """
-    row = find_clip(which.clip_model, which.pretrained, which.clip_config)
+    row = find_clip(which.clip_model, which.pretrained, which.clip_config, which.preprocess)
     return build_classifier(row, run, text_prompts(templates, class_names), templates, class_names if ensemble else ())
 
 
@@ -77,7 +77,7 @@ def build_classifier(
 ) -> Clip:
     """The classifier over `texts`. If `averaged` names classes, it averages the texts of each over the templates."""
     model, tokenize = build_clip(row)
-    weights = weights_hash(model)
+    weights = weights_hash(model, row.mean, row.std, row.input_size)
     bank = encode_texts(model.to(run.device), tokens_of(texts, tokenize))
     if averaged:
         bank = F.normalize(bank.view(len(templates), -1, bank.shape[1]).mean(0), dim=1)
@@ -123,13 +123,14 @@ def load_image_encoder(which, run: Execution, *, num_classes: int = 0, frozen: b
 
     Attributes of the result: `preprocess`, as in `Clip`.
     """
-    return build_encoder(find_clip(which.clip_model, which.pretrained, which.clip_config), run, num_classes, frozen)
+    row = find_clip(which.clip_model, which.pretrained, which.clip_config, which.preprocess)
+    return build_encoder(row, run, num_classes, frozen)
 
 
 def build_encoder(row: ClipRow, run: Execution, num_classes: int, frozen: bool) -> Network:
     """`load_image_encoder` for a row."""
     model = build_clip(row)[0]
-    body, weights = model.visual, weights_hash(model)
+    body, weights = model.visual, weights_hash(model, row.mean, row.std, row.input_size)
     if num_classes:
         with torch.no_grad():
             features = body.eval()(torch.zeros(1, 3, row.input_size, row.input_size)).shape[1]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.error import HTTPError
 
 import huggingface_hub
@@ -21,7 +22,9 @@ from torchvision.datasets.utils import calculate_md5
 from torchvision.transforms import v2
 
 from errors import UserError, unknown_name
-from models.network_source import checkpoint_folder
+from models.clip_preprocess import preprocessing_of, spelled
+from models.network_row import checkpoint_folder
+from models.weights_file import why_unreadable
 
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # OpenAI's weights are TorchScript archives. The URLs at which OpenAI publishes them contain their SHA-256.
@@ -46,6 +49,7 @@ class ClipRow:
         squash: True: both sides are resized to `input_size`. False: the shorter side is, and the centre is cropped.
         bicubic: True: bicubic interpolation. False: bilinear.
         md5: md5 of the weights' file; None for a tag.
+        preprocess_text: mean, std, squash and bicubic as --preprocess takes them; None for a tag, which has its own.
         class_names: always empty. The text prompts are given when the CLIP is loaded.
     """
 
@@ -58,6 +62,7 @@ class ClipRow:
     squash: bool
     bicubic: bool
     md5: str | None
+    preprocess_text: str | None
     class_names: tuple[str, ...] = ()
 
     @property
@@ -71,32 +76,40 @@ class ClipRow:
     @property
     def names(self) -> dict[str, str | None]:
         """What a checkpoint saves, to find the same CLIP again."""
-        return {"model": self.model, "pretrained": self.pretrained, "config": self.config, "md5": self.md5}
+        own = {"config": self.config, "md5": self.md5, "preprocess": self.preprocess_text}
+        return {"model": self.model, "pretrained": self.pretrained, **own}
 
 
-def find_clip(model: str, pretrained: str, config: str | None = None) -> ClipRow:
+def find_clip(model: str, pretrained: str, config: str | None = None, preprocess: str | None = None) -> ClipRow:
     """Checks the names and says what the model expects; loads no weights.
 
     Args:
         model: --clip-model. It is ignored if there is a `config`.
         pretrained: --pretrained, a tag of open_clip or a file.
-        config: --clip-config, a JSON file with `embed_dim`, `vision_cfg` and `text_cfg` in open_clip's format.
+        config: --clip-config, a JSON file with `embed_dim`, `vision_cfg` and `text_cfg` in open_clip's format, or with
+            these below `model_cfg`, as the hub's open_clip_config.json. Either may have a `preprocess_cfg`.
+        preprocess: --preprocess, see `preprocessing_of`; only for a file.
 
     Raises:
-        UserError: a name or file does not exist, or the weights were trained with another activation than the model's.
+        UserError: a name or file does not exist, the weights were trained with another activation than the model's, or
+            it is not known how the images of a file's weights are prepared.
     """
+    own_preprocessing = None
     if config is not None:
-        model = _own_architecture(config)
+        model, own_preprocessing = _own_architecture(config)
     elif model not in open_clip.list_models():
         raise unknown_name("--clip-model", model, open_clip.list_models(), "(or --clip-config FILE.json)")
     architecture = open_clip.get_model_config(model)
     tags = [] if config else open_clip.list_pretrained_tags_by_model(model)
     md5 = None
     if pretrained in tags:
+        if preprocess is not None:
+            asked = f"--preprocess {preprocess}: it is for weights that are given as a file."
+            raise UserError(asked, f"The tag {pretrained} has its own preprocessing.", "Leave --preprocess out.")
         preprocessing = open_clip.get_pretrained_cfg(model, pretrained)
         _require_same_activation(model, pretrained, architecture, preprocessing)
-    elif os.path.isfile(pretrained):  # preprocessed as for this architecture's published weights, if any
-        preprocessing = open_clip.get_pretrained_cfg(model, tags[0]) if tags else {}
+    elif os.path.isfile(pretrained):
+        preprocessing = preprocessing_of(model, tags, pretrained, preprocess, own_preprocessing)
         md5 = calculate_md5(pretrained)
     else:
         raise _no_weights(model, pretrained, tags)
@@ -114,15 +127,18 @@ def find_clip(model: str, pretrained: str, config: str | None = None) -> ClipRow
         squash=preprocessing.get("resize_mode", "shortest") != "shortest",
         bicubic=preprocessing.get("interpolation", "bicubic") == "bicubic",
         md5=md5,
+        preprocess_text=md5 and spelled(preprocessing),
     )
 
 
-def _own_architecture(config: str) -> str:
-    """Makes an architecture known to open_clip, under its file's name; returns that name."""
+def _own_architecture(config: str) -> tuple[str, dict | None]:
+    """Makes an architecture known to open_clip, under its file's name; returns that name and its `preprocess_cfg`."""
     try:
-        content = json.loads(Path(config).read_text(encoding="utf-8"))
+        content = dict(json.loads(Path(config).read_text(encoding="utf-8")))
+        preprocessing, architecture = content.pop("preprocess_cfg", None), content.get("model_cfg", content)
         kinds = {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}
-        wrong = [key for key, kind in kinds.items() if not isinstance(dict(content).get(key), kind)]
+        wrong = [key for key, kind in kinds.items() if not isinstance(dict(architecture).get(key), kind)]
+        wrong += ["preprocess_cfg as an object"] * (not isinstance(preprocessing, dict | None))
         if wrong or Path(config).suffix != ".json":
             raise ValueError(f"no {', '.join(wrong)} in it" if wrong else "its name should end with .json")
     except (OSError, ValueError, TypeError) as error:
@@ -131,8 +147,11 @@ def _own_architecture(config: str) -> str:
             f"It is not one: {error}.",
             "See the files in open_clip/model_configs of the installed package for examples.",
         ) from None
-    open_clip.add_model_config(config)
-    return Path(config).stem
+    with TemporaryDirectory() as folder:  # open_clip reads the architecture from a file at once, and keeps it
+        file = Path(folder, Path(config).name)
+        file.write_text(json.dumps(architecture), encoding="utf-8")
+        open_clip.add_model_config(file)
+    return Path(config).stem, preprocessing
 
 
 def _require_same_activation(model: str, tag: str, architecture: dict, weights: dict) -> None:
@@ -171,7 +190,7 @@ def build_clip(row: ClipRow) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
     except Exception as error:  # a foreign or damaged file raises nearly anything
         raise UserError(
             f"{file}: weights for {row.model} are needed.",
-            f"They cannot be read: {' '.join(str(error).split())[:300] or type(error).__name__}",
+            f"They cannot be read: {why_unreadable(error)}",
             "Give another --pretrained, or the --clip-model (or --clip-config) of this file.",
         ) from None
     try:

@@ -1,12 +1,5 @@
-"""The table of ImageNet classifiers, and their weights: a package's, a file's, a hub's cache or a download.
+"""The table of ImageNet classifiers, and their weights: a package's, or torchvision's. timm's: `timm_source.py`."""
 
-timm takes a second to import, so only the functions that need it do.
-"""
-
-import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -15,46 +8,21 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from errors import UserError, unknown_name
+from models.network_row import OFFLINE_NETWORK, NetworkRow, checkpoint_folder, missing, unreadable
+from models.timm_source import folder_row, from_timm, hub_row, timm_row
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CLASS_NAMES = tuple(torchvision_models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
-OFFLINE_NETWORK = "efficientnet_lite0"
-
-
-@dataclass(frozen=True)
-class NetworkRow:
-    """One pre-trained classifier.
-
-    `build()` gives the network with its weights, (B,3,H,W) normalised by `mean` and `std` -> (B,S) logits.
-    """
-
-    build: Callable[[], nn.Module]
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    input_size: int = 224
-    class_names: tuple[str, ...] = CLASS_NAMES
+SOURCES = {"timm:": timm_row, "local-dir:": folder_row, "hf-hub:": hub_row}
 
 
 def find_network(name: str) -> NetworkRow:
-    """The table's row for `name`, or one made for `timm:NAME`; loads nothing."""
-    if name.startswith("timm:"):
-        return _timm_row(name.removeprefix("timm:"))
+    """The table's row for `name`, or one made for a name of SOURCES. Weights of one's own are read, no others."""
+    for prefix, make_row in SOURCES.items():
+        if name.startswith(prefix):
+            return make_row(name)
     if name not in NETWORKS:
-        raise unknown_name("--network", name, NETWORKS, "(timm:NAME takes any ImageNet-1k classifier of timm.)")
+        others = "(timm:NAME takes any network of timm; timm:NAME=FILE, local-dir:FOLDER, hf-hub:OWNER/NAME your own.)"
+        raise unknown_name("--network", name, NETWORKS, others)
     return NETWORKS[name]
-
-
-def checkpoint_folder() -> Path:
-    """Where torch keeps downloaded weights, and where a user may put a file by hand."""
-    return Path(torch.hub.get_dir()) / "checkpoints"
-
-
-def _missing(name: str, file: Path, url: str, reason: object) -> UserError:
-    return UserError(
-        f"--network {name}: its weights are not on this machine and could not be downloaded ({reason}).",
-        f"Looked for {file}.",
-        f"Download {url} elsewhere and put it there, or try --network {OFFLINE_NETWORK}, whose weights come with pip.",
-    )
 
 
 def _from_torchvision(asked: str, name: str, weights: torchvision_models.WeightsEnum) -> nn.Module:
@@ -63,32 +31,10 @@ def _from_torchvision(asked: str, name: str, weights: torchvision_models.Weights
     try:
         state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except OSError as error:
-        raise _missing(asked, file, weights.url, error) from None
+        raise missing(asked, file, weights.url, error) from None
     except Exception as error:  # the file is cut off or no checkpoint: torch.load raises several kinds
-        raise _unreadable(asked, file, error) from None
+        raise unreadable(asked, file, error) from None
     return _with_state(asked, torchvision_models.get_model(name, weights=None), state, file)
-
-
-def _from_timm(asked: str, name: str) -> nn.Module:
-    """The weights of timm's `name`, for the `asked` --network: a file put by hand, the hub's cache, or a download."""
-    import huggingface_hub
-    import timm
-
-    weights = timm.models.get_pretrained_cfg(name)
-    repository = weights.hf_hub_id
-    file = checkpoint_folder() / f"{name}.safetensors"
-    url = huggingface_hub.hf_hub_url(repository, "model.safetensors")
-    source = file if file.is_file() else huggingface_hub.try_to_load_from_cache(repository, "model.safetensors")
-    if not isinstance(source, str | Path):
-        try:  # one request first: the hub's own client would retry a missing connection for a minute and a half
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
-            source = huggingface_hub.hf_hub_download(repository, "model.safetensors")
-        except Exception as error:  # the hub's client raises errors of its own, too
-            raise _missing(asked, file, url, error) from None
-    try:
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(source)})
-    except Exception as error:
-        raise _unreadable(asked, Path(source), error) from None
 
 
 def _efficientnet_lite0() -> nn.Module:
@@ -108,7 +54,7 @@ def _efficientnet_lite0() -> nn.Module:
     body = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     expected = body.state_dict()
     if len(state) != len(expected):
-        raise _unreadable(OFFLINE_NETWORK, Path(file), f"{len(state)} tensors where {len(expected)} belong")
+        raise unreadable(OFFLINE_NETWORK, Path(file), f"{len(state)} tensors where {len(expected)} belong")
     return _with_state(OFFLINE_NETWORK, body, dict(zip(expected, state.values(), strict=True)), file)
 
 
@@ -116,41 +62,8 @@ def _with_state(name: str, body: nn.Module, state: dict[str, Tensor], file: Path
     try:
         body.load_state_dict(state)
     except RuntimeError as error:
-        raise _unreadable(name, Path(file), error) from None
+        raise unreadable(name, Path(file), error) from None
     return body
-
-
-def _unreadable(name: str, file: Path, reason: object) -> UserError:
-    return UserError(
-        f"--network {name}: its weights cannot be read.",
-        f"{file}: {' '.join(str(reason).split())[:300] or type(reason).__name__}",
-        "Delete that file (or install the package that it belongs to again) and run the command again.",
-    )
-
-
-def _timm_row(name: str) -> NetworkRow:
-    import timm
-
-    try:
-        weights = timm.models.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
-    except RuntimeError:  # the architecture is known, the tag is not
-        weights = None
-    if weights is None or not weights.hf_hub_id:
-        known = timm.list_pretrained()
-        nearest = get_close_matches(name, known + [full.split(".")[0] for full in known], n=1, cutoff=0.5)
-        next_step = f"Did you mean --network timm:{nearest[0]}?" if nearest else "For example --network timm:resnet34"
-        raise UserError(
-            f"--network timm:{name}: there is no such name with pre-trained weights.",
-            "Known: the names that timm.list_pretrained() gives, over a thousand.",
-            next_step,
-        )
-    if weights.num_classes != len(CLASS_NAMES):
-        raise UserError(
-            f"--network timm:{name}: an ImageNet-1k classifier is needed.",
-            f"This one has {weights.num_classes} outputs.",
-            "List those with an ImageNet-1k head: python -c \"import timm; print(timm.list_pretrained('*in1k'))\"",
-        )
-    return NetworkRow(partial(_from_timm, f"timm:{name}", name), weights.mean, weights.std, weights.input_size[-1])
 
 
 NETWORKS: dict[str, NetworkRow] = {
@@ -166,7 +79,7 @@ NETWORKS: dict[str, NetworkRow] = {
         partial(_from_torchvision, "resnet50_v1", "resnet50", torchvision_models.ResNet50_Weights.IMAGENET1K_V1)
     ),
     # the original's WSL-Images network
-    "instagram": NetworkRow(partial(_from_timm, "instagram", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k")),
+    "instagram": NetworkRow(partial(from_timm, "instagram", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k")),
     # needs no download
     "efficientnet_lite0": NetworkRow(_efficientnet_lite0, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
 }

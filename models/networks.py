@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from errors import UserError
 from models.fold import fold_batch_norm
 from models.half import halve_weights, keep_logits_in_float32
-from models.network_source import NetworkRow, find_network
-from models.weights_hash import weights_hash
+from models.network_row import NetworkRow
+from models.network_source import find_network
+from models.weights_file import weights_hash
 
 
 @dataclass(frozen=True)
@@ -112,20 +114,31 @@ class Network(nn.Module):
 
 
 def load_network(name: str, run: Execution = CPU, *, num_classes: int | None = None, frozen: bool = True) -> Network:
-    """Loads a network of the table, or `timm:NAME`, with its weights.
+    """Loads a network of the table, of timm or of one's own, with its weights.
 
     Args:
+        name: as `find_network` takes it.
         run: where and how it computes.
         num_classes: None keeps the classifier (S source logits). T > 0 replaces it by a new linear layer of T outputs.
             0 removes it: the output is the (B,D) features that it would see.
         frozen: see `Network`.
 
     Raises:
-        UserError: the name is unknown, or the weights cannot be loaded.
+        UserError: the name is unknown, the weights cannot be loaded, or the network has no classifier to keep.
     """
     row = find_network(name)
+    if num_classes is None and not row.class_names:
+        raise UserError(
+            f"--network {name}: this method maps the network's own classes to those of the data set.",
+            "The network has no classifier.",
+            "Use linear_probing.py or full_finetune.py, which make a new last layer.",
+        )
     body = row.build()
-    setup = {"loading": {"num_classes": num_classes, "frozen": frozen}, "weights": weights_hash(body)}
+    setup = {
+        "source": name,
+        "loading": {"num_classes": num_classes, "frozen": frozen},
+        "weights": weights_hash(body, row.mean, row.std, row.input_size),
+    }
     if num_classes is not None:
         _replace_classifier(body, num_classes)
     return Network(body, row, run, frozen=frozen, setup=setup)

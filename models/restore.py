@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from errors import UserError
 from models.clip import TEMPLATES, build_classifier, build_encoder, text_prompts
+from models.clip_preprocess import earlier_preprocessing
 from models.clip_source import ClipRow, find_clip
 from models.networks import Execution, LinearHead, Network, load_network
 from models.output_mapping import SelectLabels
@@ -76,8 +77,9 @@ def _require_same_weights(model: nn.Module, setup: dict) -> None:
     if setup.get("weights", loaded) != loaded:
         raise UserError(
             f"{setup['network']}: the weights that the checkpoint was trained with are needed.",
-            f"Other weights were loaded: their hash is {loaded}, not {setup['weights']}.",
-            "Put back the file of the weights, or give its new path.",
+            f"Other weights, or the same with another normalisation, were loaded: their hash is {loaded},"
+            f" not {setup['weights']}.",
+            "Put the file of the weights back, or give its new path with --network or --pretrained.",
         )
 
 
@@ -131,7 +133,10 @@ def _mapped_clip(setup: dict, mapping: Part, run: Execution) -> tuple[Network, P
 def clip_row(setup: dict) -> ClipRow:
     """The CLIP of a checkpoint. Raises UserError if the weights' file is not the one that the checkpoint names."""
     clip = setup["clip"]
-    row = find_clip(*(clip.get(name) for name in ("model", "pretrained", "config")))
+    preprocess = clip.get("preprocess")
+    if clip.get("md5") and "preprocess" not in clip:
+        preprocess = earlier_preprocessing(clip["model"], clip.get("config"))
+    row = find_clip(*(clip.get(name) for name in ("model", "pretrained", "config")), preprocess)
     if row.md5 and clip.get("md5") and row.md5 != clip["md5"]:
         raise UserError(
             f"{row.pretrained}: the weights that the checkpoint was trained with are needed.",
@@ -146,7 +151,7 @@ def _network(setup: dict, run: Execution, **loading: Any) -> Network:
     loading |= setup.get("loading", {})
     if "clip" in setup:
         return build_encoder(clip_row(setup), run, **loading)
-    return load_network(setup["network"], run, **loading)
+    return load_network(setup.get("source", setup["network"]), run, **loading)
 
 
 def _probe(state: dict, setup: dict, run: Execution) -> nn.Module:

@@ -24,7 +24,7 @@ from errors import UserError
 from models import clip_source
 from models.clip import TEMPLATES, build_classifier, build_encoder, encode_texts, load_clip, text_prompts, tokens_of
 from models.clip_source import build_clip, find_clip
-from models.network_source import checkpoint_folder
+from models.network_row import checkpoint_folder
 from models.networks import CPU, Execution, Network
 
 pytestmark = pytest.mark.numeric
@@ -123,7 +123,7 @@ def test_an_ensemble_is_the_mean_of_unit_embeddings(tiny_row, tiny_clip, float64
     scale = single.norm(dim=1)[0]
     mean = (single / scale).view(4, 3, 16).mean(0)
     which = SimpleNamespace(
-        clip_model=None, pretrained=tiny_clip["--pretrained"], clip_config=tiny_clip["--clip-config"]
+        clip_model=None, pretrained=tiny_clip["--pretrained"], clip_config=tiny_clip["--clip-config"], preprocess=None
     )
     network = load_clip(which, CPU, TEMPLATES[:4], NAMES, ensemble=True)
     assert network.class_names == NAMES

@@ -259,6 +259,8 @@ MISTAKES = {
     "an enormous seed": (("--seed", "99999999999999999999"), "below 2^63"),
     "shots and a fraction": (("--shots", "2", "--train-fraction", "0.5"), "not allowed with"),
     "no such device": (("--device", "cuda:99"), "not available here"),
+    "a device that is not built in": (("--device", "vulkan"), "this PyTorch, or this machine, has no vulkan); try cpu"),
+    "a device without a package": (("--device", "hpu"), "this PyTorch, or this machine, has no hpu); try cpu"),
     "a device without data": (("--device", "meta"), "not available here"),
     "no device at all": (("--device", "gpu"), "not available here"),
     "float16 on the CPU": (("--precision", "float16"), "--precision bfloat16"),

@@ -14,7 +14,7 @@ import models.prompted
 from algorithms.normalized_gradient import NormalizedGradient
 from algorithms.training import train_one_epoch
 from errors import RunError
-from models.network_source import NetworkRow
+from models.network_row import NetworkRow
 from models.networks import Execution, Network, load_network
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data.abide import lower_triangle
 from errors import UserError
 from models.fold import fold_batch_norm
-from models.network_source import NetworkRow
+from models.network_row import NetworkRow
 from models.networks import Execution, Network
 from models.shared_border import SharedBorder, share_border
 from models.visual_prompt import ExpansiveVisualPrompt, PaddedVisualPrompt, frame

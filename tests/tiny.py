@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT))
 
 from data import catalog  # noqa: E402
 from data.folder import Folder  # noqa: E402
-from models.network_source import NETWORKS, NetworkRow  # noqa: E402
+from models.network_row import NetworkRow  # noqa: E402
+from models.network_source import NETWORKS  # noqa: E402
 from models.networks import CPU, Network  # noqa: E402
 
 

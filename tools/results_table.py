@@ -83,19 +83,20 @@ def missing(runs: pd.DataFrame, args: argparse.Namespace) -> list[str]:
 def command(runs: pd.DataFrame, dataset: str, column: Column, seed: int) -> str:
     """The command to type in the working directory for a run. It follows another run of its column if there is one.
 
-    Files of a CLIP have absolute paths.
+    Files of a network have absolute paths.
     """
     same = sorted(runs.run[runs.column == column], key=lambda run: (run.dataset, run.seed) != (dataset, seed))
     args = (same or list(runs.run))[0].args
     clip = {f"--{name.replace('_', '-')}": args[name] for name in sorted(CLIP) if args.get(name)}
     if "--clip-config" in clip:
         clip.pop("--clip-model", None)  # a command has only one of them
+    network = clip or {"--network": args.get("network_source", args["network"])}
     if same:
         typed = same[0].command[2:]
         words = [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]
-        values = {flag: value for flag, value in clip.items() if flag in words}
+        values = {flag: value for flag, value in network.items() if flag in words}
     else:
-        words, values = [], clip or {"--network": args["network"]}
+        words, values = [], network
     for flag, value in {**values, "--dataset": dataset, "--seed": str(seed)}.items():
         if flag in words:
             words[words.index(flag) + 1] = value

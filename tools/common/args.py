@@ -1,11 +1,13 @@
 """The flags that experiments and commands share, each with its unit or range."""
 
 import argparse
+import hashlib
 import os
 import re
 import shlex
 import sys
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from tools.common.flag_types import (
     dataset_name,
     device,
     fraction,
+    network,
     positive_float,
     positive_int,
     precision,
     seed_number,
+    split_network,
     tag_or_file,
     text_template,
     whole_number_in,
@@ -74,7 +78,8 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     """--checkpoint, the flags for a checkpoint that does not say what it belongs to, and the machine's flags."""
     parser.add_argument("--checkpoint", type=Path, required=True, help="a best.pth or ckpt.pth of any method")
-    parser.add_argument("--network", help="for a checkpoint of the original ILM-VP repository, which does not name it")
+    which = "for a checkpoint of the original ILM-VP repository, which does not name it; or the new path of its weights"
+    parser.add_argument("--network", type=network, help=which)
     parser.add_argument("--dataset", type=dataset_name, help="as --network; or another data set with the same classes")
     add_clip_flags(parser, None, None)
     add_machine_flags(parser)
@@ -106,7 +111,8 @@ def experiment_parser(file: str, doc: str, *, lr: float | None, **defaults: Any)
         defaults: `epoch`, `seed` and `batch_size`, if they differ from 200, 7 and None (the data set's own).
     """
     parser = Parser(file, doc)
-    parser.add_argument("--network", required=True, help="a network of docs/results.md, or timm:NAME")
+    which = "a network of docs/results.md, timm:NAME, or your own: timm:NAME=FILE, local-dir:FOLDER, hf-hub:OWNER/NAME"
+    parser.add_argument("--network", type=network, required=True, help=which)
     _add_experiment_flags(parser, lr, **{"epoch": 200, "seed": 7, "batch_size": None} | defaults)
     return parser
 
@@ -120,13 +126,29 @@ def clip_parser(file: str, doc: str, *, lr: float | None, **defaults: Any) -> Pa
 
 
 def add_clip_flags(parser: argparse.ArgumentParser, model: str | None, pretrained: str | None) -> None:
-    """--clip-model, --pretrained, --clip-config: which CLIP."""
+    """--clip-model, --pretrained, --clip-config, --preprocess: which CLIP."""
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--clip-model", default=model, help="a model of open_clip; default %(default)s")
     weights = "its weights: a tag or a file; default %(default)s"
     parser.add_argument("--pretrained", type=tag_or_file, default=pretrained, help=weights)
     own = "a JSON file with the model's architecture, instead of --clip-model; --pretrained is then a file"
     which.add_argument("--clip-config", type=tag_or_file, help=own)
+    images = "how the images of a file's weights are prepared: a tag of the model, or MEAN:STD[:squash][:bilinear]"
+    parser.add_argument("--preprocess", help=images)
+
+
+@cache
+def network_name(text: str) -> str:
+    """The name of a --network in folders and receipts. Files of one's own are known by the start of their md5."""
+    from torchvision.datasets.utils import calculate_md5  # late: slow to import, and seldom needed
+
+    head, path = split_network(text)
+    if not os.path.exists(path):
+        return text
+    files = [Path(path, name) for name in ("config.json", "model.safetensors", "pytorch_model.bin")]
+    sums = [calculate_md5(file) for file in ([path] if os.path.isfile(path) else files) if os.path.isfile(file)]
+    md5 = sums[0] if len(sums) == 1 else hashlib.md5("".join(sums).encode()).hexdigest()
+    return f"{head}{Path(path).stem}-{md5[:6]}"
 
 
 def clip_name(model: str, pretrained: str, config: str | None) -> str:

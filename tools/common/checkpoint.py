@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from errors import UserError
+from tools.common.args import network_name
 from tools.common.files import write_whole
 
 
@@ -108,6 +109,7 @@ def open_checkpoint(args: argparse.Namespace) -> tuple[dict, dict]:
         asked = "The checkpoint's `setup` says what it belongs to: network, dataset, class_names and transform."
         raise UserError(asked, f"It is {str(setup)[:200]}.", "Give another file.")
     clip = {"model": args.clip_model, "pretrained": args.pretrained, "config": args.clip_config}
+    clip |= {"preprocess": args.preprocess}
     clip = {name: value for name, value in clip.items() if value}
     if setup:
         _require_same_network(setup, args.network, clip)
@@ -119,7 +121,9 @@ def open_checkpoint(args: argparse.Namespace) -> tuple[dict, dict]:
             "Type for example: --network resnet18 --dataset flowers102, or for CLIP: --clip-model ViT-B-32-quickgelu"
             " --pretrained openai --dataset flowers102",
         )
-    given = {name: value for name, value in {"network": args.network, "dataset": args.dataset}.items() if value}
+    given = {"dataset": args.dataset} if args.dataset else {}
+    if args.network:
+        given |= {"network": setup.get("network", network_name(args.network)), "source": args.network}
     if clip:
         given |= {"clip": setup.get("clip", {}) | clip, "network": setup.get("network", "CLIP")}
     return checkpoint, setup | given
@@ -132,9 +136,11 @@ def _require_same_network(setup: dict, network: str | None, clip: dict[str, str]
     others = {name: value for name, value in clip.items() if not moved[name] and own.get(name) != value}
     if own and not others and not network:
         return
-    if clip or (network and network != setup["network"]):
+    # weights of one's own: `models.restore` compares their hash with the checkpoint's
+    moved_network = network and not own and network_name(network) != network and "weights" in setup
+    if clip or (network and network != setup["network"] and not moved_network):
         raise UserError(
             f"{', '.join(clip.values()) or f'--network {network}'}: the checkpoint's own network is needed.",
             f"It was trained with {'CLIP ' if own else '--network '}{setup['network']}.",
-            "Leave out --network, --clip-model, --pretrained and --clip-config; for CLIP give files that have moved.",
+            "Leave out --network and CLIP's flags; give only files that have moved.",
         )

@@ -69,8 +69,10 @@ def device(text: str):
     try:
         chosen = torch.device(text)
         torch.zeros(1, device=chosen).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, ImportError) as error:
+        kind, missing = text.partition(":")[0], isinstance(error, NotImplementedError | ImportError)
+        # torch lists all its backends then, on hundreds of lines
+        reason = f"this PyTorch, or this machine, has no {kind}" if missing else str(error).splitlines()[0][:200]
         raise argparse.ArgumentTypeError(f"{text!r} is not available here ({reason}); try cpu") from None
     return chosen
 
@@ -90,6 +92,21 @@ def dataset_name(text: str) -> str:
 def tag_or_file(text: str) -> str:
     """A file's absolute path, which is the same in every working directory. Other texts stay as they are."""
     return str(Path(text).resolve()) if os.path.isfile(text) else text
+
+
+def split_network(text: str) -> tuple[str, str]:
+    """The two halves of a --network with files of one's own: (`timm:NAME=` or `local-dir:`, path). Else (text, "")."""
+    sign = "=" if text.startswith("timm:") else ":" if text.startswith("local-dir:") else None
+    head, found, path = text.partition(sign) if sign else (text, "", "")
+    return head + found, path
+
+
+def network(text: str) -> str:
+    """A --network whose file or folder has its absolute path, which is the same in every working directory."""
+    head, path = split_network(text)
+    if head.endswith(("=", "local-dir:")) and not os.path.exists(path):
+        raise argparse.ArgumentTypeError(f"{path or 'the path'}: there is no such file or folder")
+    return head + str(Path(path).resolve()) if path else text
 
 
 def text_template(text: str) -> str:

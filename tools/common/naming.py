@@ -5,7 +5,7 @@ import hashlib
 import re
 from typing import Any
 
-from tools.common.args import resolve_precision
+from tools.common.args import network_name, resolve_precision
 
 _LONGEST = 240  # characters that file systems allow, with room for more
 _CLEAN = re.compile(r"[^\w.+=-]+")
@@ -46,7 +46,7 @@ def setting(args: argparse.Namespace, parser: argparse.ArgumentParser, precision
 
 def run_name(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
     """A readable folder name: network, data set, seed and epochs always, other flags if they are not the default."""
-    parts = [args.network, args.dataset, f"seed{args.seed}", f"epoch{args.epoch}"]
+    parts = [network_name(args.network), args.dataset, f"seed{args.seed}", f"epoch{args.epoch}"]
     for name, value in own_flags(args, parser).items():
         if name != "epoch":
             parts.append(name.replace("_", "-") + ("" if value is True else _as_name(str(value))))

@@ -14,7 +14,7 @@ import cfg
 from algorithms.distributed import agree, world_size
 from errors import RunError, UserError
 from tools.common import plots
-from tools.common.args import Parser
+from tools.common.args import Parser, network_name
 from tools.common.board import Board
 from tools.common.checkpoint import load_latest, restore, save_checkpoint, states
 from tools.common.files import empty_folder, forget, own_folder, read_json, write_json
@@ -58,6 +58,7 @@ class RunFolder:
         self._board: Board | None = None
         self._checkpoint = self.path / "ckpt.pth"
         self._named = {name: getattr(args, name) for name in ("method", *PLACE)}
+        self._named["network"] = network_name(args.network)
 
     def open(self) -> None:
         """Makes the folder, or finds an earlier start of the same command in it, and locks it.
@@ -75,7 +76,7 @@ class RunFolder:
     def _arguments(self) -> dict[str, Any]:
         """The settings of the run. `auto` is replaced in the precision, so that no run changes it half way."""
         own = {name: value for name, value in vars(self.args).items() if name not in MACHINE}
-        return own | {"precision": self._precision}
+        return own | {"precision": self._precision, "network": self._named["network"]}
 
     def _find_earlier_start(self) -> None:
         """Reads the files of an earlier start and changes none. With --fresh it reads none; `track` clears the folder.
@@ -142,6 +143,7 @@ class RunFolder:
         if self.args.fresh:
             empty_folder(self.path)
         where = {"working_directory": str(Path.cwd()), "data_path": str(cfg.data_path), "device": str(self.args.device)}
+        where |= {"network_source": self.args.network} if self.args.network != self._named["network"] else {}
         where |= {"setting": self._setting, "command": self.args.command}
         write_json(self.path / "args.json", self._arguments() | where | self._identity)
         self._agree(0)  # the first process has written

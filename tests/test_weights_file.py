@@ -14,7 +14,7 @@ from errors import UserError
 from models.network_source import NETWORKS
 from models.networks import CPU, Execution, load_network
 from models.restore import restore
-from models.weights_hash import weights_hash
+from models.weights_file import weights_hash
 
 
 def test_the_hash_by_hand():
@@ -23,7 +23,7 @@ def test_the_hash_by_hand():
         body.weight.copy_(torch.tensor([1.0, -2.0]))
     parts = [("float32", "(2,)", "0000803f000000c0"), ("float32", "(2,)", "00" * 8), ("float32", "(2,)", "00" * 8)]
     parts += [("float32", "(2,)", "0000803f" * 2), ("int64", "()", "00" * 8)]
-    content = b"".join(f"torch.{kind} {shape};".encode() + bytes.fromhex(data) for kind, shape, data in parts)
+    content = b"()" + b"".join(f"torch.{kind} {shape};".encode() + bytes.fromhex(data) for kind, shape, data in parts)
     assert weights_hash(body) == hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -43,7 +43,8 @@ def test_shape_and_type_count():
 
 
 def test_the_hash_is_that_of_the_loaded_weights_however_they_are_used():
-    expected = weights_hash(TinyNetwork())
+    expected = weights_hash(TinyNetwork(), TINY.mean, TINY.std, TINY.input_size)
+    assert len({expected, weights_hash(TinyNetwork()), weights_hash(TinyNetwork(), (0.5,) * 3, TINY.std, 64)}) == 3
     plain = Execution(torch.device("cpu"), plain=True)
     for network in (
         load_network("tiny"),
@@ -68,7 +69,7 @@ def test_a_checkpoint_is_refused_over_other_weights(script, run_script, words, s
         other = TinyNetwork()
         other.fc.weight.data[0, 0] += 1
         monkeypatch.setitem(NETWORKS, "tiny", replace(TINY, build=lambda: other))
-        with pytest.raises(UserError, match="Other weights were loaded"):
+        with pytest.raises(UserError, match="Other weights, or the same"):
             restore(checkpoint, setup, CPU)
 
 
