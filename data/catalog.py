@@ -1,5 +1,6 @@
 """The data sets: one table. The flags, the README, tools/prepare_data.py and the tests read it."""
 
+import os
 from contextlib import suppress
 
 import numpy as np
@@ -28,7 +29,7 @@ def find_dataset(name: str) -> Dataset:
             row = Dataset(name, Folder())
     if row is None:
         there = "" if cfg.data_path.is_dir() else f", but there is no folder {cfg.data_path}: set VP_DATA_PATH"
-        if (cfg.data_path / name).is_symlink():
+        if os.path.islink(cfg.data_path / name):  # never an error, however long the name is
             there = ", but this link leads to no folder"
         hint = f"(Images of your own would be read from {cfg.data_path / name}{there}.)"
         raise unknown_name("--dataset", name, [row.name for row in DATASETS], hint)

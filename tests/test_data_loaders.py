@@ -272,7 +272,9 @@ def test_what_a_script_asks_of_the_data(tmp_path, small):
     selection = {"shots": 2, "train_fraction": None, "val_fraction": None, "seed": 0}
     how = {"batch_size": 3, "device": CPU, "workers": 0, "cache_folder": tmp_path, "part": slice(0, 2)}
     asked = []
-    run = SimpleNamespace(selection=selection, loading=lambda size: asked.append(size) or how)
+    run = SimpleNamespace(
+        identify=lambda data: None, selection=selection, loading=lambda size: asked.append(size) or how
+    )
     dataset = read_dataset("small", run)
     data = load_data(dataset, run, train=RANDOM, eval=FIXED)
     assert asked == [8] and dataset.image_size == 32 and dataset.text_template is dataset.inner_mask is None
