@@ -4,10 +4,11 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from unicodedata import normalize
 
 from data.lmdb_images import LmdbImages
-from data.splits import PARTS, ImageFiles, Splits, is_below, whole
+from data.splits import PARTS, ImageFiles, Split, Splits, is_below, whole
 from errors import UserError, prepare_command
 
 
@@ -51,24 +52,55 @@ def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str) ->
     """A split file with its images. These are in LMDBs beside it, or are files below the root that has most of them.
 
     Raises:
-        UserError: the split file is malformed, or all of its images are missing.
+        UserError: the split file is malformed, all of its images are missing, or the LMDBs hold other labels.
     """
-    entries, class_names = load_split_json(split_file)
-    if (split_file.parent / "train.lmdb").is_file():
-        sources = {part: LmdbImages(split_file.parent / f"{part}.lmdb") for part in PARTS if entries[part]}
-        splits = {part: whole(source, source.labels) for part, source in sources.items()}
-    else:
-        root = _image_root(image_roots, [path for part in PARTS for path, _ in entries[part]], name)
+    entries, class_names = load_split_json(split_file, image_roots)
+    lmdbs = {part: split_file.parent / f"{part}.lmdb" for part in PARTS}
+    if lmdbs["train"].exists():
         splits = {
-            part: whole(ImageFiles(root, [path for path, _ in entries[part]]), [label for _, label in entries[part]])
+            part: _from_lmdb(lmdbs[part], entries[part], split_file, class_names)
             for part in PARTS
-            if entries[part]
+            if entries[part] or lmdbs[part].exists()
+        }
+    else:
+        listed = [path for part in PARTS for path, _ in entries[part]]
+        root = _image_root(image_roots, listed, name)
+        written = _as_on_disk(root, listed, split_file)
+        splits = {
+            part: whole(ImageFiles(root, [written.get(path, path) for path, _ in rows]), [label for _, label in rows])
+            for part, rows in entries.items()
+            if rows
         }
     return Splits(name, class_names, splits["train"], splits.get("val"), splits["test"])
 
 
-def load_split_json(split_file: Path) -> tuple[dict[str, list[tuple[str, int]]], tuple[str, ...]]:
-    """Reads {"train": [[relative path, label, class name], ...], "val": [...], "test": [...]}.
+def _from_lmdb(path: Path, rows: list[tuple[str, int]], split_file: Path, class_names: Sequence[str]) -> Split:
+    """The images of an LMDB. Raises UserError if its labels are not those of the split file, whose names they get."""
+    images = LmdbImages(path)
+    listed = [label for _, label in rows]
+    if images.labels != listed:
+        found = f"{split_file.name} lists {len(listed)} images, {path.name} holds {len(images.labels)}."
+        if len(images.labels) == len(listed):
+            other = [number for number, label in enumerate(listed) if label != images.labels[number]]
+            label = listed[other[0]]
+            found = (
+                f"{len(other)} of {len(listed)} labels differ. Entry {other[0]} is label {label} ({class_names[label]})"
+                f" in {split_file.name}, and label {images.labels[other[0]]} in {path.name}."
+            )
+        raise UserError(
+            f"{path}: its labels, in order, are those of {split_file}, where the names of the classes come from.",
+            found,
+            f"Copy {split_file.name} and the LMDBs from one source; to read image files, move the LMDBs elsewhere.",
+        )
+    return whole(images, images.labels)
+
+
+def load_split_json(
+    split_file: Path, image_roots: Sequence[Path]
+) -> tuple[dict[str, list[tuple[str, int]]], tuple[str, ...]]:
+    """Reads {"train": [[path, label, class name], ...], "val": [...], "test": [...]}.
+
+    The paths are relative to the images' folder, or lie below one of `image_roots`.
 
     Returns:
         (path, label) lists by part, and the class names by label.
@@ -77,7 +109,7 @@ def load_split_json(split_file: Path) -> tuple[dict[str, list[tuple[str, int]]],
         UserError: it has another structure, no training or test images, gaps in its labels, or two names for one label.
     """
     try:
-        content = json.loads(split_file.read_text(encoding="utf-8"))
+        content = json.loads(split_file.read_bytes())  # UTF-8 or UTF-16, with or without a mark
     except (ValueError, RecursionError) as error:
         raise _malformed(split_file, f"it is no JSON: {error}") from None
     if not isinstance(content, dict):
@@ -91,10 +123,12 @@ def load_split_json(split_file: Path) -> tuple[dict[str, list[tuple[str, int]]],
         for number, row in enumerate(rows):
             if not isinstance(row, list) or [type(value) for value in row] != [str, int, str]:
                 raise _malformed(split_file, f'entry {number} of its "{part}" is {json.dumps(row)[:100]}')
-            if not is_below(row[0]):
-                raise _malformed(split_file, f'entry {number} of its "{part}" lies outside: {json.dumps(row)[:100]}')
-            if names.setdefault(row[1], row[2]) != row[2]:
-                both = f"{names[row[1]][:100]} and {row[2][:100]}"
+            if not any(_spellings(root, row[0]) for root in image_roots):
+                outside = f"lies outside of the images' folder ({image_roots[0]})"
+                raise _malformed(split_file, f'entry {number} of its "{part}" {outside}: {json.dumps(row)[:100]}')
+            class_name = normalize("NFC", row[2])
+            if names.setdefault(row[1], class_name) != class_name:
+                both = f"{names[row[1]][:100]} and {class_name[:100]}"
                 raise _malformed(split_file, f"label {row[1]} is called both {both}")
         entries[part] = [(path, label) for path, label, _ in rows]
     for part in ("train", "test"):
@@ -117,7 +151,7 @@ def _malformed(split_file: Path, found: str) -> UserError:
 def _image_root(roots: Sequence[Path], paths: list[str], name: str) -> Path:
     """The folder that has most of the split's images. Some images from all over the list are looked for."""
     some = paths[:: max(1, len(paths) // 50)]
-    found = {root: sum(os.path.isfile(root / path) for path in some) for root in dict.fromkeys(roots)}
+    found = {root: sum(_on_disk(root, path) is not None for path in some) for root in dict.fromkeys(roots)}
     best = max(found, key=found.get)
     if not found[best]:
         raise UserError(
@@ -126,3 +160,36 @@ def _image_root(roots: Sequence[Path], paths: list[str], name: str) -> Path:
             f"Copy the images into one of these folders, or type: {prepare_command(name)}",
         )
     return best
+
+
+def _as_on_disk(root: Path, paths: Sequence[str], split_file: Path) -> dict[str, str]:
+    """By path: how it is written below root, for the paths of a split file that are written otherwise there."""
+    plain = [path.isascii() and "\\" not in path and not PurePath(path).anchor for path in paths]
+    written = {path: _on_disk(root, path) for path, is_plain in zip(paths, plain, strict=True) if not is_plain}
+    if outside := next((path for path in written if not _spellings(root, path)), None):
+        raise _malformed(split_file, f"{outside[:200]} lies outside of {root}, where the other images are")
+    written = {path: found for path, found in written.items() if found not in (None, path)}
+    other_form = [path for path, found in written.items() if not path.replace("\\", "/").endswith(found)]
+    backslashes = [path for path, found in written.items() if "\\" in path and "\\" not in found]
+    for what, changed in (("backslashes for slashes", backslashes), ("another Unicode normal form", other_form)):
+        if changed:
+            print(f"{split_file}: {len(changed)} paths have {what} ({changed[0]!r}); these images are read.")
+    return written
+
+
+def _on_disk(root: Path, path: str) -> str | None:
+    """How the path of an image is written below root; None if it is not there."""
+    return next((spelling for spelling in _spellings(root, path) if os.path.isfile(root / spelling)), None)
+
+
+def _spellings(root: Path, path: str) -> list[str]:
+    """How a path of a split file may be written, relative to root: as it is; with `/` where Windows has a backslash; in
+    another Unicode normal form (macOS separates letters from their accents). Empty if it leads out of root.
+    """
+    if PurePath(path).is_absolute():
+        bases = [base for base in (root.absolute(), root.resolve()) if PurePath(path).is_relative_to(base)]
+        path = str(PurePath(path).relative_to(bases[0])) if bases else ".."
+    slashes = path.replace("\\", "/")
+    if not is_below(slashes):
+        return []
+    return list(dict.fromkeys((path, slashes, normalize("NFC", slashes), normalize("NFD", slashes))))
