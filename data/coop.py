@@ -4,11 +4,12 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from unicodedata import normalize
 
 from data.lmdb_images import LmdbImages
-from data.splits import PARTS, ImageFiles, Split, Splits, is_below, whole
+from data.spelling import on_disk, tell_spellings
+from data.splits import PARTS, ImageFiles, Split, Splits, whole
 from errors import UserError, prepare_command
 
 
@@ -63,13 +64,11 @@ def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str) ->
             if entries[part] or lmdbs[part].exists()
         }
     else:
-        listed = [path for part in PARTS for path, _ in entries[part]]
-        root = _image_root(image_roots, listed, name)
-        written = _as_on_disk(root, listed, split_file)
+        root = _image_root(image_roots, [path for part in PARTS for path, _ in entries[part]], name)
         splits = {
-            part: whole(ImageFiles(root, [written.get(path, path) for path, _ in rows]), [label for _, label in rows])
-            for part, rows in entries.items()
-            if rows
+            part: whole(ImageFiles(root, [path for path, _ in entries[part]]), [label for _, label in entries[part]])
+            for part in PARTS
+            if entries[part]
         }
     return Splits(name, class_names, splits["train"], splits.get("val"), splits["test"])
 
@@ -103,7 +102,7 @@ def load_split_json(
     The paths are relative to the images' folder, or lie below one of `image_roots`.
 
     Returns:
-        (path, label) lists by part, and the class names by label.
+        (path, label) lists by part, with paths as the disk has them (`data.spelling`), and the class names by label.
 
     Raises:
         UserError: it has another structure, no training or test images, gaps in its labels, or two names for one label.
@@ -115,6 +114,7 @@ def load_split_json(
     if not isinstance(content, dict):
         raise _malformed(split_file, f"it holds a {type(content).__name__}")
     names: dict[int, str] = {}
+    written: dict[str, str] = {}
     entries: dict[str, list[tuple[str, int]]] = {}
     for part in PARTS:
         rows = content.get(part, [])
@@ -123,14 +123,16 @@ def load_split_json(
         for number, row in enumerate(rows):
             if not isinstance(row, list) or [type(value) for value in row] != [str, int, str]:
                 raise _malformed(split_file, f'entry {number} of its "{part}" is {json.dumps(row)[:100]}')
-            if not any(_spellings(root, row[0]) for root in image_roots):
+            if (path := on_disk(row[0], image_roots)) is None:
                 outside = f"lies outside of the images' folder ({image_roots[0]})"
                 raise _malformed(split_file, f'entry {number} of its "{part}" {outside}: {json.dumps(row)[:100]}')
             class_name = normalize("NFC", row[2])
             if names.setdefault(row[1], class_name) != class_name:
                 both = f"{names[row[1]][:100]} and {class_name[:100]}"
                 raise _malformed(split_file, f"label {row[1]} is called both {both}")
-        entries[part] = [(path, label) for path, label, _ in rows]
+            written[row[0]] = path
+        entries[part] = [(written[path], label) for path, label, _ in rows]
+    tell_spellings(written, str(split_file))
     for part in ("train", "test"):
         if not entries[part]:
             raise _malformed(split_file, f'its "{part}" list is missing or empty')
@@ -151,7 +153,7 @@ def _malformed(split_file: Path, found: str) -> UserError:
 def _image_root(roots: Sequence[Path], paths: list[str], name: str) -> Path:
     """The folder that has most of the split's images. Some images from all over the list are looked for."""
     some = paths[:: max(1, len(paths) // 50)]
-    found = {root: sum(_on_disk(root, path) is not None for path in some) for root in dict.fromkeys(roots)}
+    found = {root: sum(os.path.isfile(root / path) for path in some) for root in dict.fromkeys(roots)}
     best = max(found, key=found.get)
     if not found[best]:
         raise UserError(
@@ -160,36 +162,3 @@ def _image_root(roots: Sequence[Path], paths: list[str], name: str) -> Path:
             f"Copy the images into one of these folders, or type: {prepare_command(name)}",
         )
     return best
-
-
-def _as_on_disk(root: Path, paths: Sequence[str], split_file: Path) -> dict[str, str]:
-    """By path: how it is written below root, for the paths of a split file that are written otherwise there."""
-    plain = [path.isascii() and "\\" not in path and not PurePath(path).anchor for path in paths]
-    written = {path: _on_disk(root, path) for path, is_plain in zip(paths, plain, strict=True) if not is_plain}
-    if outside := next((path for path in written if not _spellings(root, path)), None):
-        raise _malformed(split_file, f"{outside[:200]} lies outside of {root}, where the other images are")
-    written = {path: found for path, found in written.items() if found not in (None, path)}
-    other_form = [path for path, found in written.items() if not path.replace("\\", "/").endswith(found)]
-    backslashes = [path for path, found in written.items() if "\\" in path and "\\" not in found]
-    for what, changed in (("backslashes for slashes", backslashes), ("another Unicode normal form", other_form)):
-        if changed:
-            print(f"{split_file}: {len(changed)} paths have {what} ({changed[0]!r}); these images are read.")
-    return written
-
-
-def _on_disk(root: Path, path: str) -> str | None:
-    """How the path of an image is written below root; None if it is not there."""
-    return next((spelling for spelling in _spellings(root, path) if os.path.isfile(root / spelling)), None)
-
-
-def _spellings(root: Path, path: str) -> list[str]:
-    """How a path of a split file may be written, relative to root: as it is; with `/` where Windows has a backslash; in
-    another Unicode normal form (macOS separates letters from their accents). Empty if it leads out of root.
-    """
-    if PurePath(path).is_absolute():
-        bases = [base for base in (root.absolute(), root.resolve()) if PurePath(path).is_relative_to(base)]
-        path = str(PurePath(path).relative_to(bases[0])) if bases else ".."
-    slashes = path.replace("\\", "/")
-    if not is_below(slashes):
-        return []
-    return list(dict.fromkeys((path, slashes, normalize("NFC", slashes), normalize("NFD", slashes))))

@@ -24,6 +24,8 @@ _BEGINNINGS = (
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
     (8, b"WEBP", "WEBP"),
+    (0, b"Pf", "PFM, of floating-point numbers"),  # Pillow 10 does not know it
+    (0, b"PF", "PFM, of floating-point numbers"),
     (4, b"ftypavi", "AVIF"),
     (4, b"ftyphe", "HEIC"),
     (4, b"ftypmif1", "HEIF (HEIC or AVIF)"),
