@@ -1,7 +1,7 @@
 """The errors that a user can correct. Every package raises them; `tools/common/command.py` prints them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -16,11 +16,26 @@ class UserError(Exception):
 
 
 def _shown(text: str) -> str:
-    """The text with control characters, as damaged files hold them, written as escapes: a terminal can show it."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """The lines of a text, each `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+def printable(text: str) -> str:
+    """One line of text, from a file or of a file's name, that a terminal and a figure can show.
+
+    Control characters, line breaks, surrogates (of names that are not UTF-8) and changes of the writing direction
+    become escapes such as `\\x1b`. Letters of all languages stay.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def in_short(names: Sequence[str], most: int = 5) -> str:
+    """The names in one line; of many names the first ones, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 class RunError(UserError):

@@ -1,109 +1,98 @@
-"""Label mappings: which source label stands for which target label (ILM-VP, CVPR 2023, Section 4).
+"""Label mappings: which source labels stand for which target label.
 
-A mapping is a tensor (T,) int64: entry t is the source label of target t. All of them are functions of one matrix of
-counts (S,T): how many training images of target t the network predicts as source s.
+All of them are functions of one matrix (S,T): how many training images of each target the network predicts as each
+source label (`algorithms/predictions.py` counts them), or another measure of how well two labels fit. A mapping is a
+tensor of source labels, (T,) or (T,m) int64, or of weights, (S,T) float32.
 """
-
-from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from algorithms.distributed import all_sum, rank
+_CHUNK = 65536
 
 
-@torch.no_grad()
-def count_predictions(
-    source_logits: Callable[[Tensor], Tensor], loader: Iterable[tuple[Tensor, Tensor]], num_source: int, num_target: int
-) -> Tensor:
-    """Counts the arg-max source predictions for each target's images. No logits are stored.
+def frequency_label_mapping(counts: Tensor, sources: int = 1) -> Tensor:
+    """The map without a source label twice that follows the counts greedily.
 
-    Args:
-        source_logits: images (B,3,h,w) -> (B,S).
-        loader: batches of images and target labels (B,) int64.
+    FLM (Chen et al., CVPR 2023); ILM makes it again every epoch. With several sources a target it is FreqMap of AutoVP
+    (Tsao et al., ICLR 2024), or IterMap.
 
-    Returns:
-        (S,T) int64 on the CPU.
-    """
-    counter = PredictionCounter(num_source, num_target)
-    for images, labels in loader:
-        if len(labels):  # one of several processes may have no image of a small batch
-            counter(source_logits(images), labels)
-    return counter.take()
-
-
-class PredictionCounter:
-    """The (S,T) count matrix, filled batch by batch.
-
-    The training loop calls it with the source logits of passes that it makes anyway. The counts can be saved, since a
-    run may stop between counting and mapping.
-    """
-
-    def __init__(self, num_source: int, num_target: int):
-        self._shape = num_source, num_target
-        self._counts: Tensor | None = None  # made with the first batch: it is large for CLIP's text prompts
-
-    def __call__(self, source_logits: Tensor, labels: Tensor) -> None:
-        """Counts the predictions of a batch, (B,S) and (B,) int64."""
-        if self._counts is None:
-            self._counts = torch.zeros(self._shape, dtype=torch.int64, device=labels.device)
-        one = torch.ones((), dtype=torch.int64, device=labels.device)
-        self._counts.index_put_((source_logits.argmax(1), labels), one, accumulate=True)
-
-    def take(self) -> Tensor:
-        """The counts of all processes so far, (S,T) int64 on the CPU. Counting then starts again from zero.
-
-        All processes must call it.
-        """
-        counts, self._counts = self.total(), None
-        return counts
-
-    def total(self) -> Tensor:
-        """Like `take`, but the counts are kept."""
-        return all_sum(torch.zeros(self._shape, dtype=torch.int64) if self._counts is None else self._counts.cpu())
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The counts above zero, at most one for each image: `pairs` (K,2) of source and target, `counts` (K,)."""
-        counts = self.total()
-        pairs = counts.nonzero()
-        return {"pairs": pairs, "counts": counts[pairs[:, 0], pairs[:, 1]]}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Loads saved counts, in the first process only: they are the counts of all processes."""
-        pairs, counts = state["pairs"], state["counts"]
-        self._counts = None
-        if len(pairs) > 0 and rank() == 0:
-            self._counts = torch.zeros(self._shape, dtype=torch.int64).index_put_(tuple(pairs.T), counts)
-
-
-def frequency_label_mapping(counts: Tensor) -> Tensor:
-    """The one-to-one map that follows the counts greedily (FLM, Chen et al. 2023; ILM makes it again every epoch).
-
-    The largest count of the matrix fixes its (source, target) pair. Both labels are removed, and the next largest count
-    follows, until every target has a source of its own. Ties go to the smallest source label, then to the smallest
-    target label. So targets without a count left take the smallest unused sources, in order.
+    The largest count of the matrix fixes its (source, target) pair. The source label is removed, and the target too
+    once it has all its sources. The next largest count follows, until every target is removed. Ties go to the smallest
+    source label, then to the smallest target label. So targets without a count left take the smallest unused sources,
+    in order.
 
     Args:
-        counts: (S,T) int64, S >= T.
+        counts: (S,T) numbers from 0, S >= T * sources: counts, or masses of probability.
+        sources: m, how many source labels each target gets.
 
     Returns:
-        (T,) int64, no value twice.
+        (T,) int64, or (T,m) for m > 1 in the order in which the pairs were fixed; no value twice.
     """
     num_source, num_target = counts.shape
-    if num_source < num_target:
-        raise ValueError(f"{num_target} target labels cannot have a source label each out of {num_source}")
+    _require_sources(num_source, num_target, sources)
     # Only counts above zero can be ordered by size; nonzero() yields them by (source, target), a stable sort keeps that
     # order among equals. So this is the repeated arg-max, at the cost of one sort of at most N entries for N images.
     pairs = counts.nonzero()
     order = torch.argsort(counts[pairs[:, 0], pairs[:, 1]], descending=True, stable=True)
-    mapping = [-1] * num_target
-    used = set()
-    for source, target in pairs[order].tolist():
-        if mapping[target] < 0 and source not in used:
-            mapping[target] = source
-            used.add(source)
+    mapping: list[list[int]] = [[] for _ in range(num_target)]
+    used: set[int] = set()
+    for some in order.split(_CHUNK):  # masses have S x T entries, and the targets are full long before the last
+        for source, target in pairs[some].tolist():
+            if len(mapping[target]) < sources and source not in used:
+                mapping[target].append(source)
+                used.add(source)
+        if len(used) == num_target * sources:
+            break
     unused = (source for source in range(num_source) if source not in used)
-    return torch.tensor([next(unused) if source < 0 else source for source in mapping])
+    for row in mapping:
+        row += [next(unused) for _ in range(sources - len(row))]
+    return torch.tensor(mapping).squeeze(1)
+
+
+def semantic_label_mapping(similarities: Tensor, sources: int = 1) -> Tensor:
+    """The map by the likeness of names (AutoVP's SemanticMap, Tsao et al., ICLR 2024).
+
+    In each of `sources` rounds the targets, in order, take the most similar source label that is not used yet. Ties go
+    to the smallest source label.
+
+    Args:
+        similarities: (S,T) float, S >= T * sources, such as cosines of CLIP's text embeddings of the class names.
+
+    Returns:
+        (T,) int64, or (T,m) for m > 1 in the order of the rounds; no value twice.
+    """
+    _require_sources(*similarities.shape, sources)
+    left = similarities.clone()
+    mapping = torch.empty(similarities.shape[1], sources, dtype=torch.int64)
+    for number in range(sources):
+        for target in range(len(mapping)):
+            mapping[target, number] = left[:, target].argmax()
+            left[mapping[target, number]] = -torch.inf
+    return mapping.squeeze(1)
+
+
+def bayesian_label_mapping(counts: Tensor, smoothing: float = 1.0) -> Tensor:
+    """Bayesian-guided label mapping (Cai et al., NeurIPS 2024): a weight for each pair of labels.
+
+    From counts of predictions it is BLM. From masses of the 15 % most probable source labels it is BLM+. Each count is
+    divided by the sum of its source label's counts plus `smoothing`, so that rare source labels weigh less. Then the
+    weights of each target are divided by their sum.
+
+    In the authors' code a target without an image gets NaN.
+
+    Args:
+        counts: (S,T) int64, or masses (S,T) float.
+        smoothing: the paper's lambda.
+
+    Returns:
+        (S,T) float32. Each column sums to 1; the column of a target without any count is zero.
+    """
+    counts = counts.double()
+    rows = counts.sum(1, keepdim=True) + smoothing
+    shares = counts / rows.where(rows > 0, 1)
+    columns = shares.sum(0)
+    return (shares / columns.where(columns > 0, 1)).float()
 
 
 def majority_label_mapping(counts: Tensor) -> Tensor:
@@ -122,9 +111,13 @@ def majority_label_mapping(counts: Tensor) -> Tensor:
 
 def random_label_mapping(num_source: int, num_target: int, generator: torch.Generator) -> Tensor:
     """A one-to-one map drawn at random (RLM): (T,) int64 in [0,S), no value twice; S >= T."""
-    if num_source < num_target:
-        raise ValueError(f"{num_target} target labels cannot have a source label each out of {num_source}")
+    _require_sources(num_source, num_target)
     return torch.randperm(num_source, generator=generator)[:num_target]
+
+
+def _require_sources(num_source: int, num_target: int, sources: int = 1) -> None:
+    if num_source < num_target * sources:
+        raise ValueError(f"{num_target} target labels cannot have {sources} source labels each out of {num_source}")
 
 
 def describe_mapping(counts: Tensor, sources: Tensor) -> dict[str, float]:

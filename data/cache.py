@@ -26,7 +26,7 @@ from tqdm import tqdm
 from data.image_file import DECODING, quiet
 from data.splits import Split
 from data.transforms import decode, describe_transforms
-from errors import UserError
+from errors import UserError, in_short, printable
 
 _CHUNK = 256
 
@@ -182,10 +182,11 @@ def _decoded(split: Split, fixed: Fixed, label: str) -> Iterator[np.ndarray]:
         try:
             pixels = decode(fixed, split.open(position))
         except Exception as error:  # Pillow's decoders raise many kinds
-            damaged.append(f"  {split.name(position)[:300]}  (label {split.labels[position]}): {_reason(error)}")
+            name = printable(split.name(position)[:300])
+            damaged.append(f"  {name}  (label {split.labels[position]}): {_reason(error)}")
             return None
         if looks_empty(pixels):
-            empty.append(split.name(position)[:300])
+            empty.append(printable(split.name(position)[:300]))
         return pixels
 
     with (
@@ -201,10 +202,11 @@ def _decoded(split: Split, fixed: Fixed, label: str) -> Iterator[np.ndarray]:
     if damaged:
         raise DamagedImages([f"{label}: {len(damaged)} of {len(split)} cannot be read:", *sorted(damaged)])
     if empty:
-        some = ", ".join(map(repr, sorted(empty)[:5])) + (", ..." if len(empty) > 5 else "")
         print(
             f"{label}: {len(empty)} of {len(split)} images look empty: all of their pixels are equal, or no value is"
-            f" above 15 of 255 ({some}). 16-bit files are divided by 256; scale those that hold fewer bits up first."
+            f" above 15 of 255 ({in_short(sorted(empty))}). 16-bit files are divided by 256; scale those that hold"
+            " fewer bits up first.",
+            flush=True,
         )
 
 

@@ -11,12 +11,13 @@ import numpy as np
 import cfg
 from data.abide import Abide, lower_triangle
 from data.coop import CoOp
+from data.doubts import tell_doubts
 from data.folder import Folder
 from data.packaged import Digits, Pictures
 from data.resisc45 import Resisc45
 from data.splits import Splits
 from data.torchvision_sets import Torchvision, read_cifar, read_clevr, read_gtsrb, read_svhn
-from errors import unknown_name
+from errors import UserError, printable, unknown_name
 
 if TYPE_CHECKING:  # tables and reports read this file and need no torch
     from torch import Tensor
@@ -79,19 +80,45 @@ class Dataset:
         shots: int | None = None,
         train_fraction: float | None = None,
         val_fraction: float | None = None,
+        val_shots: int | None = None,
         seed: int = 0,
     ) -> Splits:
         """The splits below cfg.data_path. `Splits` tells what the arguments do; `seed` draws the chosen images."""
-        splits = self.layout.read(cfg.data_path, self.name)
+        splits = self._read_layout()
         names = tuple(refined(class_name) for class_name in splits.class_names)
         known = {name: getattr(self, name) for name in ("image_size", "batch_size", "text_template")}
         splits = replace(splits, class_names=names, inner_mask=self.inner_mask and self.inner_mask(), **known)
-        return splits.with_validation(val_fraction or 0, seed).with_less_training(shots, train_fraction, seed)
+        tell_doubts(splits)
+        splits = splits.with_validation(val_fraction or 0, seed).with_less_training(shots, train_fraction, seed)
+        return splits.with_less_validation(val_shots, seed)
+
+    def _read_layout(self) -> Splits:
+        """What the layout reads. A folder of the user's that has the name of another data set is noticed.
+
+        Raises:
+            UserError: the files are not as expected.
+        """
+        home = cfg.data_path / self.name
+        is_own = not isinstance(self.layout, Folder) and all((home / part).is_dir() for part in ("train", "test"))
+        found = f"{home} holds train/ and test/, as a folder of your own; {self.name} is the name of another data set."
+        try:
+            splits = self.layout.read(cfg.data_path, self.name)
+        except UserError as error:
+            if is_own:
+                next_step = f"To use that folder, rename it, and give its new name. {error.next_step}"
+                raise UserError(error.asked, f"{error.found}\n{found}", next_step) from None
+            raise
+        if is_own and not getattr(splits.train.source, "root", Path()).is_relative_to(home):
+            print(f"{found} It is not read. To use it, rename it.", flush=True)
+        return splits
 
 
 def refined(class_name: str) -> str:
-    """A class name as text: lower case, `_` and `-` become spaces."""
-    return class_name.lower().replace("_", " ").replace("-", " ")
+    """A class name as text: lower case, `_` and `-` become spaces, and what cannot be printed becomes an escape.
+
+    The name comes from a file or a folder's name. A figure, a terminal and a file of UTF-8 can show what this returns.
+    """
+    return printable(class_name.lower().replace("_", " ").replace("-", " "))
 
 
 def find_dataset(name: str) -> Dataset:
@@ -106,6 +133,8 @@ def find_dataset(name: str) -> Dataset:
             row = Dataset(name, Folder())
     if row is None:
         there = "" if cfg.data_path.is_dir() else f", but there is no folder {cfg.data_path}: set VP_DATA_PATH"
+        if (cfg.data_path / name).is_symlink():
+            there = ", but this link leads to no folder"
         hint = f"(Images of your own would be read from {cfg.data_path / name}{there}.)"
         raise unknown_name("--dataset", name, [row.name for row in DATASETS], hint)
     return row

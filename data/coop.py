@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
+from data.files import PassedOver, find_parts, leads_to_leftover
 from data.lmdb_images import LmdbImages
 from data.spelling import on_disk, tell_spellings
 from data.splits import PARTS, ImageFiles, Split, Splits, whole
-from errors import UserError, prepare_command
+from errors import UserError, in_short, prepare_command
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,11 @@ class CoOp:
         roots = [home / folder for home in homes for folder in (self.images, "images")]
         if self.torchvision_images:
             roots += [data_path / self.torchvision_images, data_path / name / self.torchvision_images]
-        return read_split_file(split_file, roots, name)
+        try:
+            return read_split_file(split_file, roots, name)
+        except UserError as error:
+            again = f"To fetch what is missing (the split file, too, if you delete it), type: {prepare_command(name)}"
+            raise UserError(error.asked, error.found, f"{error.next_step} {again}") from None
 
 
 def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str) -> Splits:
@@ -65,10 +70,10 @@ def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str) ->
         }
     else:
         root = _image_root(image_roots, [path for part in PARTS for path, _ in entries[part]], name)
+        kept = {part: _without_leftovers(entries[part], f"{name} {part}") for part in PARTS if entries[part]}
         splits = {
-            part: whole(ImageFiles(root, [path for path, _ in entries[part]]), [label for _, label in entries[part]])
-            for part in PARTS
-            if entries[part]
+            part: whole(ImageFiles(root, [path for path, _ in rows]), [label for _, label in rows])
+            for part, rows in kept.items()
         }
     return Splits(name, class_names, splits["train"], splits.get("val"), splits["test"])
 
@@ -97,7 +102,7 @@ def _from_lmdb(path: Path, rows: list[tuple[str, int]], split_file: Path, class_
 def load_split_json(
     split_file: Path, image_roots: Sequence[Path]
 ) -> tuple[dict[str, list[tuple[str, int]]], tuple[str, ...]]:
-    """Reads {"train": [[path, label, class name], ...], "val": [...], "test": [...]}.
+    """Reads {"train": [[path, label, class name], ...], "val": [...], "test": [...]}; "val" may be "valid".
 
     The paths are relative to the images' folder, or lie below one of `image_roots`.
 
@@ -116,8 +121,11 @@ def load_split_json(
     names: dict[int, str] = {}
     written: dict[str, str] = {}
     entries: dict[str, list[tuple[str, int]]] = {}
+    found = find_parts(content, str(split_file))
+    if others := [json.dumps(key) for key in content if key not in found.values()]:
+        print(f"{split_file.name}: not read: {in_short(others)}", flush=True)
     for part in PARTS:
-        rows = content.get(part, [])
+        rows = content.get(found.get(part), [])
         if not isinstance(rows, list):
             raise _malformed(split_file, f'its "{part}" is no list')
         for number, row in enumerate(rows):
@@ -141,12 +149,22 @@ def load_split_json(
     return entries, tuple(names[label] for label in sorted(names))
 
 
+def _without_leftovers(rows: list[tuple[str, int]], where: str) -> list[tuple[str, int]]:
+    """The (path, label) pairs without paths such as `cat/._1.jpg`. How many there were is told in a line."""
+    passed = PassedOver(where)
+    for path, _ in rows:
+        if leads_to_leftover(path):
+            passed.leftover(path)
+    passed.tell()
+    return [(path, label) for path, label in rows if not leads_to_leftover(path)]
+
+
 def _malformed(split_file: Path, found: str) -> UserError:
     return UserError(
         f'{split_file}: expected {{"train": [[path, label, class name], ...], "val": [...], "test": [...]}}'
         " with labels from 0 without gaps.",
         f"Found: {found}.",
-        "Correct the file, or delete it and fetch it again with tools/prepare_data.py.",
+        "Correct the file.",
     )
 
 
@@ -159,6 +177,6 @@ def _image_root(roots: Sequence[Path], paths: list[str], name: str) -> Path:
         raise UserError(
             f"--dataset {name}: images such as {some[0]} are named by its split file.",
             f"They are in none of {', '.join(map(str, found))}.",
-            f"Copy the images into one of these folders, or type: {prepare_command(name)}",
+            "Copy the images into one of these folders.",
         )
     return best

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.files import is_leftover
 from data.splits import ImageArrays, Split, whole
 from errors import UserError
 
@@ -25,11 +26,11 @@ def read_corruptions(folder: Path, num_classes: int) -> dict[str, list[Split]]:
     """
     if not (folder / LABELS).is_file():
         raise _error(folder, f"There is no {LABELS} in it." if folder.is_dir() else "There is no such folder.")
-    files = sorted((file for file in folder.glob("*.npy") if file.name != LABELS), key=lambda file: file.stem)
+    files = [file for file in folder.glob("*.npy") if file.name != LABELS and not is_leftover(file.name)]
     if not files:
         raise _error(folder, f"It holds no .npy file but {LABELS}.")
     labels = _labels(folder, num_classes)
-    images = {file.stem: _images(file) for file in files}
+    images = {file.stem: _images(file) for file in sorted(files, key=lambda file: file.stem)}
     # All must be as long as the longest. With N / 5 labels, one severity alone would else be taken for all five.
     longest = max(images, key=lambda name: len(images[name]))
     total = len(images[longest])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data.coop import read_split_file
+from data.files import leads_to_leftover
 from data.folder import find_classes, find_split_file, read_classes
 from data.splits import Splits
 from errors import UserError, prepare_command
@@ -27,7 +28,7 @@ class Resisc45:
         roots = [data_path / name / self.folder, data_path / name, data_path / self.folder]
         if split_file := find_split_file(data_path / name, name):
             return read_split_file(split_file, [*roots, data_path / name / "images"], name)
-        root = next((root for root in roots if any(root.glob("*/*.jpg"))), None)
+        root = next((root for root in roots if has_classes(root)), None)
         if root is None:
             raise UserError(
                 f"--dataset {name}: images such as airplane/airplane_001.jpg are read from data_path ({data_path}).",
@@ -48,3 +49,7 @@ class Resisc45:
         drawn = [generator.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
         cut = [np.split(members, [round(0.6 * len(members)), round(0.8 * len(members))]) for members in drawn]
         return [np.sort(np.concatenate(part)) for part in zip(*cut, strict=True)]
+
+
+def has_classes(root: Path) -> bool:
+    return any(not leads_to_leftover(str(file.relative_to(root))) for file in root.glob("*/*.jpg"))

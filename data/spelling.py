@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 from unicodedata import normalize
 
 from data.splits import is_below
+from errors import printable
 
 
 def on_disk(path: str, roots: Sequence[Path]) -> str | None:
@@ -54,4 +55,4 @@ def tell_spellings(written: dict[str, str], where: str) -> None:
         ("another Unicode normal form on the disk", other_form),
     ):
         if paths:
-            print(f"{where}: {len(paths)} paths have {what}: {paths[0][:200]!r}{', ...' if len(paths) > 1 else ''}")
+            print(printable(f"{where}: {len(paths)} paths have {what}, such as {paths[0][:200]}"), flush=True)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from data.image_file import open_rgb
-from errors import UserError
+from errors import UserError, in_short, printable
 
 if TYPE_CHECKING:  # to list images needs no torch
     from torch import Tensor
@@ -211,22 +211,56 @@ class Splits:
         )
 
     def with_validation(self, fraction: float, seed: int) -> "Splits":
-        """Moves a stratified `fraction` of the training split to a validation split, if there is none yet."""
+        """Moves a stratified `fraction` of the training split to a validation split, if there is none yet.
+
+        Raises:
+            UserError: no class has an image to spare.
+        """
         if self.val is not None or not fraction:
             return self
         chosen = per_class(self.train.labels, lambda count: min(max(1, round(fraction * count)), count - 1), seed)
+        if not len(chosen):
+            raise UserError(
+                f"--val-fraction {fraction:g}: the validation images are taken from the training images of each class.",
+                f"--dataset {self.name} has one training image a class, and it is needed for training.",
+                "Leave --val-fraction out, or add training images.",
+            )
         rest = np.setdiff1d(np.arange(len(self.train)), chosen)
         return replace(self, train=self.train.take(rest), val=self.train.take(chosen))
 
     def with_less_training(self, shots: int | None, fraction: float | None, seed: int) -> "Splits":
         """Keeps `shots` training images of each class (all if it has fewer), or a `fraction` of each (at least 1)."""
         if shots:
-            chosen = per_class(self.train.labels, lambda count: min(shots, count), seed)
-        elif fraction:
+            return replace(self, train=self._shots("train", shots, seed))
+        if fraction:
             chosen = per_class(self.train.labels, lambda count: max(1, round(fraction * count)), seed)
-        else:
+            return replace(self, train=self.train.take(chosen))
+        return self
+
+    def with_less_validation(self, shots: int | None, seed: int) -> "Splits":
+        """Keeps `shots` validation images of each class (all if it has fewer).
+
+        Raises:
+            UserError: there is no validation split.
+        """
+        if not shots:
             return self
-        return replace(self, train=self.train.take(chosen))
+        if self.val is None:
+            raise UserError(
+                f"--val-shots {shots}: so many images of each class are kept in the validation split.",
+                f"--dataset {self.name} has no validation split.",
+                "Leave --val-shots out, or add --val-fraction 0.1 to make a validation split.",
+            )
+        return replace(self, val=self._shots("val", shots, seed))
+
+    def _shots(self, part: str, shots: int, seed: int) -> Split:
+        """`shots` images of each class of a split. Which classes have fewer is told in one line."""
+        split = getattr(self, part)
+        counts = np.bincount(split.labels, minlength=self.num_classes)
+        if fewer := [f"{self.class_names[label]} ({counts[label]})" for label in np.flatnonzero(counts < shots)]:
+            line = f"{self.name} {part}: fewer than {shots} images of {in_short(fewer)}; all of them are used"
+            print(printable(line), flush=True)
+        return split.take(per_class(split.labels, lambda count: min(shots, count), seed))
 
 
 def per_class(labels: np.ndarray, how_many: Callable[[int], int], seed: int) -> np.ndarray:

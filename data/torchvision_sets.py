@@ -1,5 +1,6 @@
 """Data sets in torchvision's folders: CIFAR-10, CIFAR-100, SVHN, GTSRB, CLEVR."""
 
+import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.files import PassedOver, folders_in, images_below
 from data.splits import ImageArrays, ImageFiles, Split, Splits, is_below, whole
 from errors import UserError, prepare_command
 
@@ -42,6 +44,8 @@ class Torchvision:
                 reason = str(error).split(" You can use download")[0].rstrip(".")  # our flag has another name
                 reasons.append(f" In {root}: {reason}.")
                 continue
+            except UserError:
+                raise
             except Exception as error:  # torchvision's readers raise many kinds for a damaged file
                 raise UserError(
                     f"--dataset {name}: its files in {root} cannot be read.",
@@ -77,11 +81,22 @@ def read_svhn(root: Path, train: bool) -> tuple[Sequence[str], Split]:
 
 
 def read_gtsrb(root: Path, train: bool) -> tuple[Sequence[str], Split]:
-    from torchvision import datasets
-
-    samples = datasets.GTSRB(root, split="train" if train else "test")._samples
-    paths = [str(Path(path).relative_to(root)) for path, _ in samples]
-    return GTSRB_NAMES, whole(_images(root, paths), [label for _, label in samples])
+    """torchvision's own class takes every folder for a class, so that one more folder moves all labels."""
+    home = root / "gtsrb"
+    folder = home / "GTSRB" / ("Training" if train else "Final_Test/Images")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no {folder}")
+    if train:
+        passed = PassedOver("gtsrb train", belongs=(".csv", ".txt"))
+        classes = folders_in(folder, passed)
+        paths = [f"{name}/{path}" for name in classes for path in images_below(folder / name, passed)]
+        labels = [int(path.partition("/")[0]) for path in paths]  # folders are called 00000 to 00042
+        passed.tell()
+    else:
+        with (home / "GT-final_test.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter=";", skipinitialspace=True))
+        paths, labels = [row["Filename"] for row in rows], [int(row["ClassId"]) for row in rows]
+    return GTSRB_NAMES, whole(_images(folder, paths), labels)
 
 
 def _images(root: Path, paths: Sequence[str]) -> ImageFiles:

@@ -34,11 +34,13 @@ class Prompted(nn.Module):
                 name = type(part).__name__
                 asked = f"{name}: a prompt or an output mapping has to inherit from Part (models/part.py)."
                 raise UserError(asked, "It does not.", f"Write: class {name}(Part)")
-        if mapping.num_target > len(network.class_names):
+        num_sources = mapping.sources.shape[1]
+        if mapping.num_target * num_sources > len(network.class_names):
+            several = f" Each class needs {num_sources}." if num_sources > 1 else ""
             raise UserError(
-                "Every target class needs a source class of its own.",
-                f"The data set has {mapping.num_target} classes, the network {len(network.class_names)}.",
-                "Use linear_probing.py or full_finetune.py, or a data set with fewer classes.",
+                "Every target class needs source classes of its own.",
+                f"The data set has {mapping.num_target} classes, the network {len(network.class_names)}.{several}",
+                "Use linear_probing.py or full_finetune.py, a data set with fewer classes, or fewer --sources.",
             )
         self.network = network
         self.prompt, self.mapping = prompt.to(network.mean.device), mapping.to(network.mean.device)

@@ -6,12 +6,14 @@ import sys
 import pytest
 import torch
 from make_data import make_abide
+from PIL import Image
 from tiny import ROOT
 from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from data.catalog import find_dataset
-from data.folder import ENDINGS
+from data.files import ENDINGS
+from data.image_file import FORMATS
 
 
 def test_addresses_and_checksums_are_torchvisions():
@@ -23,7 +25,13 @@ def test_addresses_and_checksums_are_torchvisions():
     assert files == [(url, f"svhn/{file}", md5) for url, file, md5 in expected]
     (archive,) = find_dataset("clevr").downloads
     assert (archive.url, archive.md5) == (datasets.CLEVRClassification._URL, datasets.CLEVRClassification._MD5)
-    assert ENDINGS == IMG_EXTENSIONS
+
+
+def test_endings_are_those_of_the_formats_that_are_read():
+    Image.init()
+    known = Image.registered_extensions()
+    assert set(IMG_EXTENSIONS) < ENDINGS and {known[ending] for ending in ENDINGS} == set(FORMATS)
+    assert {ending for ending, kind in known.items() if kind in FORMATS} <= ENDINGS
 
 
 def test_what_a_data_set_says_to_a_method(data_path):

@@ -1,4 +1,6 @@
-"""Fewer training images (--shots, --train-fraction) and a validation split of one's own (--val-fraction)."""
+"""Fewer images (--shots, --train-fraction, --val-shots) and a validation split of one's own (--val-fraction)."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,15 +105,49 @@ def test_val_fraction_leaves_a_validation_split_as_it_is():
     assert splits.with_validation(0.5, seed=0) is splits
 
 
+@pytest.mark.parametrize("shots, counts", [(1, [1, 1, 1, 1]), (4, [1, 2, 4, 4]), (99, [1, 2, 5, 20])])
+def test_val_shots(shots, counts):
+    """`shots` of each class of the validation split, all of a class that has fewer; nothing else changes."""
+    splits = splits_of()
+    splits = replace(splits, val=splits.train)
+    fewer = splits.with_less_validation(shots, seed=0)
+    assert per_label(fewer.val) == counts
+    assert chosen(fewer.val) == sorted(set(chosen(fewer.val)))
+    assert fewer.val.labels.tolist() == splits.val.labels[fewer.val.indices].tolist()
+    assert fewer.train is splits.train and fewer.test is splits.test
+
+
+def test_val_shots_without_a_validation_split():
+    with pytest.raises(UserError, match=r"--val-shots 4(.|\n)*no validation split(.|\n)*--val-fraction 0.1"):
+        splits_of().with_less_validation(4, seed=0)
+
+
+def test_a_class_without_validation_images():
+    splits = splits_of(val=3).with_less_validation(2, seed=0)  # all three are of class 0
+    assert splits.val.labels.tolist() == [0, 0]
+
+
+def test_classes_with_fewer_images_than_shots_are_told(capsys):
+    splits = splits_of()
+    splits.with_less_training(2, None, seed=0)
+    assert capsys.readouterr().out == "made train: fewer than 2 images of a (1); all of them are used\n"
+    replace(splits, val=splits.train).with_less_validation(5, seed=0)
+    assert capsys.readouterr().out == "made val: fewer than 5 images of a (1), b (2); all of them are used\n"
+    splits.with_less_training(1, None, seed=0)
+    splits.with_less_training(None, 0.1, seed=0)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("nothing", [None, 0])
 def test_nothing_asked_nothing_done(nothing):
     splits = splits_of()
     assert splits.with_less_training(nothing, nothing, seed=0) is splits
     assert splits.with_validation(0, seed=0) is splits
+    assert splits.with_less_validation(nothing, seed=0) is splits
 
 
 def test_validation_cut_off_from_single_images():
-    with pytest.raises(UserError, match="val split is empty"):
+    with pytest.raises(UserError, match="has one training image a class"):
         splits_of((1, 1, 1)).with_validation(0.5, seed=0)
 
 
@@ -121,8 +157,9 @@ def test_validation_cut_off_from_single_images():
         lambda splits, seed: splits.with_less_training(5, None, seed).train,
         lambda splits, seed: splits.with_less_training(None, 0.3, seed).train,
         lambda splits, seed: splits.with_validation(0.3, seed).val,
+        lambda splits, seed: replace(splits, val=splits.train).with_less_validation(5, seed).val,
     ],
-    ids=["shots", "fraction", "validation"],
+    ids=["shots", "fraction", "validation", "validation shots"],
 )
 def test_seeds(draw):
     splits = splits_of((10, 30, 50))
@@ -176,3 +213,10 @@ def test_read_without_arguments_takes_everything(mine):
 def test_a_validation_split_of_the_data_set_is_kept():
     splits = find_dataset("digits").read(val_fraction=0.5, shots=4)
     assert splits.sizes == {"train": 40, "val": 359, "test": 360}
+
+
+def test_coops_protocol(mine):
+    """16 shots and 4 for validation, here of a validation split that is cut off first: 10 images -> 7 and 3."""
+    splits = mine.read(shots=2, val_fraction=0.3, val_shots=1)
+    assert splits.sizes == {"train": 6, "val": 3, "test": 6}
+    assert per_label(splits.train)[:3] == [2, 2, 2] and per_label(splits.val)[:3] == [1, 1, 1]

@@ -9,7 +9,7 @@ from conftest import load_script, same
 from tiny import TINY
 
 import cfg
-from algorithms.label_mapping import count_predictions
+from algorithms.predictions import count_predictions
 from errors import RunError, UserError
 from models.network_source import NETWORKS
 from models.networks import Network
@@ -21,11 +21,15 @@ METHODS = {  # script -> the checkpoint's key of what it learns
     "experiments/cnn/rlm_vp": "visual_prompt_dict",
     "experiments/cnn/flm_vp": "visual_prompt_dict",
     "experiments/cnn/ilm_vp": "visual_prompt_dict",
+    "experiments/cnn/blm_vp": "visual_prompt_dict",
+    "experiments/cnn/blmp_vp": "visual_prompt_dict",
     "experiments/cnn/evp": "visual_prompt_dict",
     "experiments/cnn/linear_probing": "head_dict",
     "experiments/cnn/full_finetune": "network_dict",
     "experiments/clip/ilm_tp_vp": "visual_prompt_dict",
     "experiments/clip/single_tp_vp": "visual_prompt_dict",
+    "experiments/clip/blm_vp": "visual_prompt_dict",
+    "experiments/clip/blmp_vp": "visual_prompt_dict",
     "experiments/clip/vp": "visual_prompt_dict",
     "experiments/clip/evp": "visual_prompt_dict",
     "experiments/clip/linear_probing": "head_dict",
@@ -87,7 +91,7 @@ def test_a_run_leaves_its_receipt(script, run_script, words, capsys, figures):
     assert str(run) in capsys.readouterr().out
     if script in PROMPTS:
         assert list(result["mapping"]) == ["ant", "bee", "cow", "doe"]
-        assert len(set(result["mapping"].values())) == 4 or script == "experiments/cnn/evp"
+        assert len(set(result["mapping"].values())) == 4 or script == "experiments/cnn/evp" or "/blm" in script
 
 
 @pytest.mark.parametrize(
@@ -95,6 +99,8 @@ def test_a_run_leaves_its_receipt(script, run_script, words, capsys, figures):
     [
         *((script, ()) for script in METHODS),
         ("experiments/cnn/ilm_vp", ("--mapping-source", "train")),
+        ("experiments/cnn/ilm_vp", ("--mapping-source", "train", "--mapping-counts", "probabilities", "--sources", 2)),
+        ("experiments/cnn/blmp_vp", ("--mapping-source", "train", "--mapping-interval", 2)),
         ("experiments/clip/vp", ("--method", "random_patch")),
     ],
 )
@@ -203,7 +209,9 @@ def test_a_map_from_the_training_passes(script, words, monkeypatch, float64):
 def test_the_map_of_training_is_of_the_last_epoch_alone(words, monkeypatch):
     module, counted = load_script("experiments/cnn/ilm_vp"), []
     make = module.frequency_label_mapping
-    monkeypatch.setattr(module, "frequency_label_mapping", lambda counts: counted.append(counts.sum()) or make(counts))
+    monkeypatch.setattr(
+        module, "frequency_label_mapping", lambda counts, m: counted.append(counts.sum()) or make(counts, m)
+    )
     module.main([*words("experiments/cnn/ilm_vp"), *"--epoch 5 --mapping-source train --mapping-interval 2".split()])
     assert counted == [24, 24, 24]
 
@@ -276,3 +284,50 @@ def test_more_target_classes_than_source_classes_before_anything_is_computed(run
     monkeypatch.setattr(Network, "forward", None)
     with pytest.raises(UserError, match="The data set has 4 classes, the network 2"):
         run_script("experiments/cnn/ilm_vp", *SMALL)
+
+
+def test_probabilities_make_the_map_of_ilm(monkeypatch):
+    """Each image adds its soft-max over all source labels; the log still tells of arg-max predictions."""
+    module, seen = load_script("experiments/cnn/ilm_vp"), []
+    make = module.frequency_label_mapping
+    monkeypatch.setattr(module, "frequency_label_mapping", lambda masses, m: seen.append(masses) or make(masses, m))
+    module.main([*SMALL, "--epoch", "1", "--mapping-counts", "probabilities"])
+    assert seen[0].shape == (1000, 4)
+    torch.testing.assert_close(seen[0].sum(0), torch.full((4,), 6.0, dtype=torch.float64))  # 6 images of each class
+    assert seen[0].count_nonzero() > 4 * 6
+    run = only_run("experiments/cnn/ilm_vp")
+    assert run.name == "tiny_small_seed7_epoch1_mapping-countsprobabilities"
+    (line,) = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    assert {"targets_without_predictions", "mapping_precision", "remapped"} <= line.keys()
+
+
+def test_several_sources_are_averaged_and_restored(run_script):
+    result = run_script("experiments/cnn/flm_vp", *SMALL, "--epoch", 2, "--sources", 3)
+    saved = only_run("experiments/cnn/flm_vp") / "ckpt.pth"
+    index = checkpoint(saved)["mapping_sequence"]
+    assert index.shape == (4, 3)
+    assert len(index.unique()) == 12
+    assert run_script("tools/evaluate", "--checkpoint", saved)["acc"] == result["test_acc_last"]
+    with pytest.raises(UserError, match=r"4 classes, the network 1000\. Each class needs 300\.(.|\n)*fewer --sources"):
+        run_script("experiments/cnn/flm_vp", *SMALL, "--epoch", 2, "--sources", 300)
+
+
+@pytest.mark.parametrize(("predicted", "told"), [(1, True), (2, False)])
+def test_a_map_that_collapses_is_told_once_and_at_the_end(predicted, told, run_script, monkeypatch, capsys):
+    """The network predicts one or two source labels alone, so that 3 or 2 of 4 targets have no prediction."""
+
+    def collapsed(model, images):
+        logits = torch.zeros(len(images), 1000)
+        logits[torch.arange(len(images)), torch.arange(len(images)) % predicted] = 1
+        return logits + 0 * model.prompt(images).sum()
+
+    monkeypatch.setattr("models.prompted.Prompted.source_logits", collapsed)
+    run_script("experiments/cnn/ilm_vp", *SMALL, "--epoch", 3)
+    out = capsys.readouterr().out
+    sentence = (
+        "The map collapses in epoch 1: 3 of 4 targets have no prediction, so their source labels are arbitrary."
+        " Try --mapping-counts probabilities, or a lower --lr."
+    )
+    assert out.count("The map collapses") == (2 if told else 0)
+    assert (sentence in out) == told
+    assert out.rfind("The map collapses") > out.rfind("Test accuracy") or not told

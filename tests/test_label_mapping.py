@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from algorithms.label_mapping import (
-    PredictionCounter,
-    count_predictions,
+    bayesian_label_mapping,
     describe_mapping,
     frequency_label_mapping,
     majority_label_mapping,
     random_label_mapping,
+    semantic_label_mapping,
 )
 
 pytestmark = pytest.mark.numeric
@@ -89,26 +89,6 @@ def test_random_mapping_is_one_to_one_and_follows_its_seed():
     assert sorted(random_label_mapping(5, 5, torch.Generator()).tolist()) == [0, 1, 2, 3, 4]
 
 
-def test_counting_predictions_by_hand():
-    # the "network" reads the source logits off the images
-    logits = torch.tensor([[0.0, 2, 1], [9, 1, 0], [0, 1, 5], [3, 3, 0]])  # arg-max 1, 0, 2, and 0 (first of equals)
-    labels = torch.tensor([0, 1, 1, 0])
-    batches = [(logits[:3], labels[:3]), (logits[3:], labels[3:])]
-    counts = count_predictions(lambda x: x, batches, 3, 2)
-    assert counts.tolist() == [[1, 1], [1, 0], [0, 1]]
-    assert counts.dtype == torch.int64
-
-
-def test_a_counter_counts_batch_by_batch():
-    network, counter = torch.nn.Identity(), PredictionCounter(3, 2)
-    generator = torch.Generator().manual_seed(0)
-    batches = [(torch.randn(4, 3, generator=generator), torch.randint(2, (4,), generator=generator)) for _ in range(5)]
-    for x, labels in batches:
-        counter(network(x), labels)
-    assert torch.equal(counter.take(), count_predictions(network, batches, 3, 2))
-    assert counter.take().sum() == 0
-
-
 @pytest.mark.parametrize(
     ("mapping", "without", "precision"),
     [
@@ -143,20 +123,93 @@ def test_majority_equals_the_slow_version():
     assert majority_label_mapping(counts).tolist() == slow
 
 
-def test_a_counter_is_saved_and_loaded():
-    counter, again = PredictionCounter(6, 3), PredictionCounter(6, 3)
-    counter(torch.eye(6)[[5, 0, 0, 2]], torch.tensor([1, 2, 2, 0]))
-    assert counter.state_dict()["pairs"].tolist() == [[0, 2], [2, 0], [5, 1]]
-    assert counter.state_dict()["counts"].tolist() == [2, 1, 1]
-    again.load_state_dict(counter.state_dict())
-    assert torch.equal(again.take(), counter.take())
-    assert again.take().tolist() == [[0] * 3] * 6
-    again.load_state_dict(counter.state_dict())  # empty by now
-    assert again.take().sum() == 0
-
-
 def test_what_a_mapping_of_several_sources_is_worth():
     counts = torch.tensor([[4, 0], [2, 1], [0, 3], [0, 5]])
     sources = torch.tensor([[0, 1], [2, -1]])  # target 1 has one source label alone
     worth = describe_mapping(counts, sources)
     assert worth == {"targets_without_predictions": 0, "mapping_precision": (4 + 2 + 3) / (4 + 2 + 1 + 3)}
+
+
+def slow_several_sources(counts: torch.Tensor, sources: int) -> list[list[int]]:
+    """FreqMap word for word: the largest remaining count, zeros too, as long as a target lacks a source."""
+    mapping: list[list[int]] = [[] for _ in range(counts.shape[1])]
+    order = sorted((-counts[s, t].item(), s, t) for s in range(counts.shape[0]) for t in range(counts.shape[1]))
+    for _, source, target in order:
+        if len(mapping[target]) < sources and not any(source in row for row in mapping):
+            mapping[target].append(source)
+    return mapping
+
+
+PREDICTED = torch.tensor([[3, 1], [2, 0], [0, 1], [0, 2], [0, 0], [0, 0]])
+
+
+@pytest.mark.parametrize(("sources", "expected"), [(2, [[0, 1], [3, 2]]), (3, [[0, 1, 4], [3, 2, 5]])])
+def test_several_sources_by_hand(sources, expected):
+    assert frequency_label_mapping(PREDICTED, sources).tolist() == expected == slow_several_sources(PREDICTED, sources)
+
+
+def test_several_sources_of_targets_without_predictions():
+    counts = torch.zeros(6, 3, dtype=torch.int64)
+    counts[5] = 1
+    assert frequency_label_mapping(counts, 2).tolist() == [[5, 0], [1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_several_sources_equal_the_plain_version(seed):
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.randint(0, 4, (17, 5), generator=generator)
+    masses = torch.rand(17, 5, generator=generator, dtype=torch.float64)
+    for matrix in (counts, masses):
+        assert frequency_label_mapping(matrix, 3).tolist() == slow_several_sources(matrix, 3)
+        assert frequency_label_mapping(matrix).tolist() == [row[0] for row in slow_several_sources(matrix, 1)]
+
+
+def test_masses_are_followed_as_far_as_they_are_needed(monkeypatch):
+    masses = torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
+    expected = frequency_label_mapping(masses, 2).tolist()
+    monkeypatch.setattr("algorithms.label_mapping._CHUNK", 3)
+    assert frequency_label_mapping(masses, 2).tolist() == expected
+
+
+def test_semantic_mapping_by_hand():
+    similarities = torch.tensor([[0.9, 0.8], [0.5, 0.7], [0.1, 0.2], [0.3, 0.1]])
+    before = similarities.clone()
+    assert semantic_label_mapping(similarities, 2).tolist() == [[0, 3], [1, 2]]
+    assert semantic_label_mapping(similarities).tolist() == [0, 1]
+    assert torch.equal(similarities, before)
+
+
+@pytest.mark.parametrize("make", [frequency_label_mapping, semantic_label_mapping])
+def test_too_few_sources_for_several_are_refused(make):
+    with pytest.raises(ValueError, match="2 target labels cannot have 3 source labels each out of 5"):
+        make(torch.zeros(5, 2), 3)
+
+
+TOP2, ALL3 = [[1.1, 0], [0.3, 0.3], [0.3, 0.6]], [[1.1, 0.1], [0.5, 0.3], [0.4, 0.6]]
+BAYESIAN = {
+    "BLM": ([[2, 0], [1, 1], [0, 1]], 1.0, [[2 / 3, 0], [1 / 3, 0.4], [0, 0.6]]),
+    "without smoothing": ([[2, 0], [1, 1], [0, 1]], 0.0, [[2 / 3, 0], [1 / 3, 1 / 3], [0, 2 / 3]]),
+    "a source that nobody predicts": ([[1, 0], [0, 0], [0, 1]], 0.0, [[1, 0], [0, 0], [0, 1]]),
+    "a target without an image": ([[1, 0], [1, 0]], 1.0, [[0.5, 0], [0.5, 0]]),
+    "BLM+, k = 2": (TOP2, 1.0, [[0.60263, 0], [0.21571, 0.37255], [0.18165, 0.62745]]),
+    "BLM+, k = 3": (ALL3, 1.0, [[0.51136, 0.08876], [0.28409, 0.32544], [0.20455, 0.58580]]),
+}
+
+
+@pytest.mark.parametrize(("counts", "smoothing", "expected"), BAYESIAN.values(), ids=BAYESIAN.keys())
+def test_bayesian_mapping_by_hand(counts, smoothing, expected):
+    weights = bayesian_label_mapping(torch.tensor(counts), smoothing)
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float32), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["counts", "masses"])
+def test_bayesian_mapping_equals_the_slow_version(kind):
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(0, 4, (30, 9), generator=generator)
+    counts[:, 4] = 0
+    matrix = counts if kind == "counts" else counts * torch.rand(30, 9, generator=generator)
+    shares = [[float(matrix[s, t]) / (float(matrix[s].sum()) + 1) for t in range(9)] for s in range(30)]
+    totals = [sum(row[t] for row in shares) for t in range(9)]
+    slow = [[row[t] / totals[t] if totals[t] else 0.0 for t in range(9)] for row in shares]
+    torch.testing.assert_close(bayesian_label_mapping(matrix), torch.tensor(slow, dtype=torch.float32))

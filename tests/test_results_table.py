@@ -13,7 +13,7 @@ from tiny import ROOT
 import cfg
 from errors import RunError, UserError
 from tools.common import naming
-from tools.common.args import add_mapping_flags, experiment_parser
+from tools.common.args import add_iteration_flags, experiment_parser
 from tools.reporting.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -117,7 +117,7 @@ def test_real_runs(run_script, words, table):
 def test_the_setting_that_a_run_writes(flags, setting):
     script = "experiments/cnn/ilm_vp"
     parser = experiment_parser(script, "", lr=0.01)
-    add_mapping_flags(parser)
+    add_iteration_flags(parser)
     args = parser.parse_args(["--network", "tiny", "--dataset", "small", *flags.split()])
     assert naming.setting(args, parser, args.precision.replace("auto", "float32")) == setting
 

@@ -243,9 +243,9 @@ def test_a_flag_that_is_younger_than_the_run_does_not_make_it_another_one(run_sc
 
 
 def test_the_folders_name_tells_what_differs(run_script):
-    words = ("--epoch", 1, "--seed", 9, "--lr", 0.5, "--shots", 2, "--mapping-interval", 2, "--val-fraction", 0.5)
+    words = ("--epoch", 1, "--seed", 9, "--lr", 0.5, "--shots", 2, "--mapping-interval", 2, "--val-shots", 1)
     run_script(SCRIPT, *SMALL, *words)
-    name = "tiny_small_seed9_epoch1_lr0.5_shots2_val-fraction0.5_mapping-interval2"
+    name = "tiny_small_seed9_epoch1_lr0.5_shots2_val-shots1_mapping-interval2"
     assert folder(SCRIPT, name).is_dir()
 
 

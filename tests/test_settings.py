@@ -77,6 +77,8 @@ TABLE = {
     "experiments/cnn/rlm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/flm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/ilm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
+    "experiments/cnn/blm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
+    "experiments/cnn/blmp_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/evp": ((), Expected(**vars(EVP) | CNN_EVP)),
     "experiments/cnn/linear_probing": (
         (),
@@ -88,6 +90,8 @@ TABLE = {
     ),
     "experiments/clip/ilm_tp_vp": ((), Expected("SGD", 40.0, COSINE_STEP, texts=81 * 4, **TP_VP)),
     "experiments/clip/single_tp_vp": ((), Expected("SGD", 40.0, COSINE_STEP, texts=4, **TP_VP)),
+    "experiments/clip/blm_vp": ((), Expected("SGD", 40.0, COSINE_STEP, texts=81 * 4, **TP_VP)),
+    "experiments/clip/blmp_vp": ((), Expected("SGD", 40.0, COSINE_STEP, texts=81 * 4, **TP_VP)),
     "experiments/clip/vp": (("--warmup", "5"), Expected("SGD", 40.0, WARM, texts=4, **TP_VP)),
     "experiments/clip/evp": ((), EVP),
     "experiments/clip/linear_probing": ((), Expected("Adam", 0.1, STEPS)),
@@ -167,7 +171,7 @@ def test_what_the_papers_set(script, words, monkeypatch):
             assert program.abs().max() > 2.5  # a uniform distribution of this deviation ends before
         else:
             assert torch.all(prompt.program == 0)
-        if "tp_vp" in script or script.endswith("/vp"):
+        if "tp_vp" in script or "clip/blm" in script or script.endswith("/vp"):
             assert torch.equal(prompt.unit, model.network.std)  # it lives in the normalised space
     if expected.texts:
         assert len(model.network.class_names) == expected.texts

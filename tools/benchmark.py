@@ -33,7 +33,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
-from algorithms.label_mapping import count_predictions, frequency_label_mapping
+from algorithms.label_mapping import frequency_label_mapping
+from algorithms.predictions import PredictionCounter, count_predictions
 from algorithms.training import evaluate, train_one_epoch
 from data.folder import Folder
 from data.loaders import build_data
@@ -86,7 +87,8 @@ class Side:
         train_one_epoch(self.model, batches or self.batches, self.optimizer, self.scaler)
 
     def forward(self, batches=None) -> torch.Tensor:
-        return count_predictions(self.model.source_logits, batches or self.batches, 1000, CLASSES)
+        counter = PredictionCounter(1000, CLASSES)
+        return count_predictions(self.model.source_logits, batches or self.batches, counter).counts
 
     def epoch(self) -> None:
         self.model.mapping.set(frequency_label_mapping(self.forward(self.data.train)))

@@ -27,7 +27,7 @@ from models.clip import TEMPLATES, text_prompts, tokens_of
 from tools.common.args import Parser
 from tools.common.command import run_command
 from tools.common.files import write_json, write_whole
-from tools.common.flag_types import positive_int, seed_number
+from tools.common.flag_types import dataset_name, positive_int, seed_number
 from tools.common.log import Log
 from tools.common.machine import prepare_device
 
@@ -58,7 +58,9 @@ class TextClassifier(nn.Module):
 def main(argv: list[str] | None = None) -> dict:
     parser = Parser(__file__, __doc__)
     parser.add_argument("folder", type=Path, help="where the two files go")
-    parser.add_argument("--dataset", default="digits", help="what it learns from; default %(default)s")
+    parser.add_argument(
+        "--dataset", type=dataset_name, default="digits", help="what it learns from; default %(default)s"
+    )
     parser.add_argument("--epoch", type=positive_int, default=20, help="epochs to train; default %(default)s")
     parser.add_argument("--seed", type=seed_number, default=0, help="default %(default)s")
     args = parser.parse_args(argv)

@@ -21,18 +21,20 @@ from models.clip import TEMPLATES, load_clip
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import AdditiveVisualPrompt, frame, scaled
-from tools.common.args import add_mapping_flags, clip_parser
+from tools.common.args import add_counts_flag, add_iteration_flags, add_sources_flag, clip_parser
 from tools.common.run import run_experiment
 
 parser = clip_parser(__file__, __doc__, lr=40.0)
-add_mapping_flags(parser)
+add_counts_flag(parser)
+add_sources_flag(parser)
+add_iteration_flags(parser)
 
 
 def train(args, run):
     dataset = read_dataset(args.dataset, run)
     network = load_clip(args, run, TEMPLATES, dataset.class_names)
     prompt = AdditiveVisualPrompt(frame(network.input_size, scaled(30, network.input_size)), network.std)
-    mapping = SelectLabels(dataset.num_classes)
+    mapping = SelectLabels(dataset.num_classes, args.sources)
     model = Prompted(prompt, network, mapping)
 
     data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess)
@@ -43,7 +45,7 @@ def train(args, run):
     def remap(epoch):
         if epoch % args.mapping_interval == 0:
             counts = run.count_predictions(model, data.train)
-            mapping.set(frequency_label_mapping(counts))
+            mapping.set(frequency_label_mapping(counts, args.sources))
 
     return run.fit(model, data, optimizer, scheduler, on_epoch_start=remap, schedule_steps=True)
 

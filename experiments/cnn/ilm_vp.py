@@ -22,18 +22,20 @@ from models.networks import load_network
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
-from tools.common.args import add_mapping_flags, experiment_parser
+from tools.common.args import add_counts_flag, add_iteration_flags, add_sources_flag, experiment_parser
 from tools.common.run import run_experiment
 
 parser = experiment_parser(__file__, __doc__, lr=0.01)
-add_mapping_flags(parser)
+add_counts_flag(parser)
+add_sources_flag(parser)
+add_iteration_flags(parser)
 
 
 def train(args, run):
     dataset = read_dataset(args.dataset, run)
     network = load_network(args.network, run)
     prompt = ExpansiveVisualPrompt(dataset.image_size, network.input_size, dataset.inner_mask)
-    mapping = SelectLabels(dataset.num_classes)
+    mapping = SelectLabels(dataset.num_classes, args.sources)
     model = Prompted(prompt, network, mapping)
 
     resize = [v2.Resize((dataset.image_size, dataset.image_size))]
@@ -45,7 +47,7 @@ def train(args, run):
     def remap(epoch):
         if epoch % args.mapping_interval == 0:
             counts = run.count_predictions(model, data.train)
-            mapping.set(frequency_label_mapping(counts))
+            mapping.set(frequency_label_mapping(counts, args.sources))
 
     return run.fit(model, data, optimizer, scheduler, on_epoch_start=remap)
 

@@ -13,6 +13,7 @@ import cfg
 from errors import UserError
 from tools.common.flag_types import (
     auto_or_whole_number,
+    dataset_name,
     device,
     fraction,
     positive_float,
@@ -74,7 +75,7 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     """--checkpoint, the flags for a checkpoint that does not say what it belongs to, and the machine's flags."""
     parser.add_argument("--checkpoint", type=Path, required=True, help="a best.pth or ckpt.pth of any method")
     parser.add_argument("--network", help="for a checkpoint of the original ILM-VP repository, which does not name it")
-    parser.add_argument("--dataset", help="as --network; or another data set with the same classes")
+    parser.add_argument("--dataset", type=dataset_name, help="as --network; or another data set with the same classes")
     add_clip_flags(parser, None, None)
     add_machine_flags(parser)
 
@@ -145,8 +146,32 @@ def add_template_flag(parser: argparse.ArgumentParser, usual: str) -> None:
     parser.add_argument("--template", type=text_template, help=template)
 
 
-def add_mapping_flags(parser: argparse.ArgumentParser) -> None:
-    """--mapping-interval and --mapping-source, of iterative label mapping."""
+def add_counts_flag(parser: argparse.ArgumentParser) -> None:
+    """--mapping-counts, of mappings that follow the counts of predictions."""
+    counts = (
+        "what an image adds to the counts that make the map: 1 for its most probable source label (the papers),"
+        " or all probabilities; default argmax"
+    )
+    parser.add_argument("--mapping-counts", choices=("argmax", "probabilities"), default="argmax", help=counts)
+
+
+def add_sources_flag(parser: argparse.ArgumentParser) -> None:
+    """--sources, of mappings that give each target several source labels (AutoVP, ICLR 2024)."""
+    sources = "source labels of each target, whose logits are averaged; default 1"
+    parser.add_argument("--sources", type=positive_int, default=1, help=sources)
+
+
+def add_bayesian_flags(parser: argparse.ArgumentParser, plus: bool = False) -> None:
+    """--smoothing, and for BLM+ --top-fraction (Cai et al., NeurIPS 2024)."""
+    smoothing = "added to the sum of each source label's counts; default 1"
+    parser.add_argument("--smoothing", type=positive_float, default=1.0, help=smoothing)
+    if plus:
+        top = "an image counts its most probable source labels, so many for each target class; in (0,1], default 0.15"
+        parser.add_argument("--top-fraction", type=fraction, default=0.15, help=top)
+
+
+def add_iteration_flags(parser: argparse.ArgumentParser) -> None:
+    """--mapping-interval and --mapping-source, of mappings that are made again while the prompt learns."""
     interval = "number of epochs after which the map is made again; default 1"
     parser.add_argument("--mapping-interval", type=positive_int, default=1, help=interval)
     source = "predictions that make the map: of an extra pass, or of the last epoch's training; default pass"
@@ -168,11 +193,11 @@ def add_evp_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: int, batch_size: int | None) -> None:
     name = "a data set of docs/data.md, or your folder's name"
-    parser.add_argument("--dataset", required=True, help=name)
+    parser.add_argument("--dataset", type=dataset_name, required=True, help=name)
     drawn = "seed of all random numbers; default %(default)s"
     parser.add_argument("--seed", type=seed_number, default=seed, help=drawn)
     if lr is None:
-        parser.set_defaults(epoch=0, shots=None, train_fraction=None, val_fraction=None)
+        parser.set_defaults(epoch=0, shots=None, train_fraction=None, val_fraction=None, val_shots=None)
     else:
         _add_training_flags(parser, lr, epoch)
     own = batch_size or "that of the original repository for the data set"
@@ -192,7 +217,9 @@ def _add_training_flags(parser: Parser, lr: float, epoch: int) -> None:
     parser.add_argument("--epoch", type=positive_int, default=epoch, help="epochs to train; default %(default)s")
     parser.add_argument("--lr", type=positive_float, default=lr, help="learning rate at the start; default %(default)s")
     fewer = parser.add_mutually_exclusive_group()
-    fewer.add_argument("--shots", type=positive_int, help="train on this many images a class")
+    fewer.add_argument("--shots", type=positive_int, help="train on this many images of each class")
     fewer.add_argument("--train-fraction", type=fraction, help="train on this fraction of each class, in (0,1]")
     held = "use this fraction of the training images for validation, if there is no such split; in (0,1]"
     parser.add_argument("--val-fraction", type=fraction, help=held)
+    kept = "validate on this many images of each class; CoOp's protocol: as many as --shots, at most 4; default all"
+    parser.add_argument("--val-shots", type=positive_int, help=kept)

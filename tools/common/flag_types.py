@@ -3,8 +3,9 @@
 import argparse
 import os
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
+import cfg
 from tools.common.processes import launched
 
 
@@ -78,6 +79,12 @@ def precision(text: str) -> str:
     if text not in ("auto", "float32", "bfloat16", "float16"):
         raise argparse.ArgumentTypeError(f"auto, float32, bfloat16 or float16 is needed, not {text!r}")
     return text
+
+
+def dataset_name(text: str) -> str:
+    """The one name of a data set: `base` for `base/`, `./base` and the path of the folder `base` in data_path."""
+    name = PurePath(os.path.normpath(text))
+    return (name.relative_to(cfg.data_path) if name.is_relative_to(cfg.data_path) else name).as_posix()
 
 
 def tag_or_file(text: str) -> str:

@@ -111,12 +111,12 @@ def prompted_figures(
 
     Args:
         model: has `prompt` and `mapping`.
-        counter: its `take()` gives the test predictions since the last figure, (S,T) int64.
+        counter: its `take().counts` are the test predictions since the last figure, (S,T) int64.
         examples: images (N,3,h,w) in [0,1], on the model's device.
     """
 
     def mapping() -> "Figure":
-        return mapping_figure(counter.take(), model.mapping.sources.cpu(), source_names, target_names)
+        return mapping_figure(counter.take().counts, model.mapping.sources.cpu(), source_names, target_names)
 
     @torch.no_grad()
     def prompt() -> "Figure":

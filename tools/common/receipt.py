@@ -1,5 +1,6 @@
 """result.json: the numbers of a run, and the text that shows them to the user."""
 
+import argparse
 import os
 import shlex
 from collections.abc import Sequence
@@ -35,6 +36,17 @@ def summarise(records: Sequence[dict]) -> dict:
     }
 
 
+def collapse(records: Sequence[dict], classes: int, args: argparse.Namespace) -> str | None:
+    """A sentence on the first epoch in which most targets had no prediction; None if there is no such epoch."""
+    for record in records:
+        without = record.get("targets_without_predictions", 0)
+        if without > classes / 2:
+            counts = "--mapping-counts probabilities, or " if getattr(args, "mapping_counts", "") == "argmax" else ""
+            arbitrary = f"{without} of {classes} targets have no prediction, so their source labels are arbitrary"
+            return f"The map collapses in epoch {record['epoch']}: {arbitrary}. Try {counts}a lower --lr."
+    return None
+
+
 def describe(result: dict, folder: Path) -> str:
     """The text at the end of a run: accuracies, the map in words, the folder, and what to type next."""
     when = f"after the last epoch ({result['epochs']})" if result["epochs"] else "without training"
@@ -45,6 +57,7 @@ def describe(result: dict, folder: Path) -> str:
     best = f"epoch {result['test_acc_best_epoch']}, chosen on the test set, as the originals report"
     if result["epochs"]:
         lines.append(f"Test accuracy {result['test_acc_best']:.4f} at best ({best}).")
+    lines += [result["collapse"]] if result.get("collapse") else []
     mapping = list(result.get("mapping", {}).items())
     lines += [f"  {target} -> {source}" for target, source in mapping[:20]]
     if len(mapping) > 20:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import cfg
 from algorithms.distributed import world_size
-from algorithms.label_mapping import PredictionCounter, count_predictions, describe_mapping
+from algorithms.label_mapping import describe_mapping
+from algorithms.predictions import PredictionCounter, Predictions, count_predictions
 from algorithms.training import NonFiniteLoss, evaluate, fit, progress
 from errors import Interrupted, RunError, UserError
 from tools.common.args import Parser, resolve_precision
@@ -52,7 +53,9 @@ class Run:
         self.device, self.precision = args.device, resolve_precision(args.precision, args.device)
         self.plain, self.compile, self.share_border = args.plain, args.compile, args.share_border
         self.folder = RunFolder(args, parser, self.precision)
-        self._counts = self._trained_counts = None  # counts for the map; counts of the last epoch's training
+        self._predictions: Predictions | None = None  # what the map was made from
+        self._trained: Predictions | None = None  # the predictions of the last epoch's training
+        self._training_counter: PredictionCounter | None = None
 
     def __enter__(self) -> "Run":
         join(self.device)
@@ -76,7 +79,8 @@ class Run:
     @property
     def selection(self) -> dict[str, Any]:
         """The flags that choose training images, as `Dataset.read` takes them."""
-        return {name: getattr(self.args, name) for name in ("shots", "train_fraction", "val_fraction", "seed")}
+        names = ("shots", "train_fraction", "val_fraction", "val_shots", "seed")
+        return {name: getattr(self.args, name) for name in names}
 
     def loading(self, default_batch_size: int) -> dict[str, Any]:
         """The flags that say how images are loaded, as `build_loader` takes them."""
@@ -93,17 +97,27 @@ class Run:
             "cache_folder": None if self.args.plain else cfg.data_path / ".cache",
         }
 
-    def count_predictions(self, model, loader) -> Tensor:
-        """(S,T) int64: how many images of each target class the prompted network predicts as each source class.
+    def count_predictions(self, model, loader, top: int | None = None) -> Tensor:
+        """(S,T): how often the prompted network predicts each source label for the images of each target.
 
         With `--mapping-source train`, from the second epoch on, these are the predictions of the last epoch of
         training. Else they are the predictions of a pass over the `loader`.
+
+        Args:
+            top: None: the most probable source label of each image counts 1, int64; with `--mapping-counts
+                probabilities` all source labels count their probabilities, float64. A number: only the `top` most
+                probable ones count theirs.
         """
-        self._counts = self._trained_counts
-        if self._counts is None:
-            size = len(model.network.class_names), model.mapping.num_target
-            self._counts = count_predictions(model.source_logits, progress(loader, "mapping"), *size)
-        return self._counts
+        num_source = len(model.network.class_names)
+        if top is None and getattr(self.args, "mapping_counts", None) == "probabilities":
+            top = num_source
+        if self._training_counter is not None:
+            self._training_counter.top = top
+        self._predictions = self._trained
+        if self._predictions is None:
+            counter = PredictionCounter(num_source, model.mapping.num_target, top)
+            self._predictions = count_predictions(model.source_logits, progress(loader, "mapping"), counter)
+        return self._predictions.counts if top is None else self._predictions.masses
 
     def fit(
         self,
@@ -131,12 +145,12 @@ class Run:
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
         parts = {**model.saved, "optimizer_dict": optimizer, "scheduler_dict": scheduler, "scaler_dict": scaler}
         mapping = getattr(model, "mapping", None)
-        tested = trained = None
+        tested = None
         if mapping is not None:
             tested = self._drawn_counter(model, data)
             if getattr(self.args, "mapping_source", None) == "train":
-                trained = parts["counter_dict"] = self._counter(model)
-            on_epoch_start = self._recorded(on_epoch_start, mapping, trained)
+                self._training_counter = parts["counter_dict"] = self._counter(model)
+            on_epoch_start = self._recorded(on_epoch_start, mapping)
         setup = {**data.setup, **(network.setup if network else {}), **model.setup}
         start_epoch = self.folder.track(setup, data.dataset.sizes, parts)
         fit(
@@ -151,7 +165,7 @@ class Run:
             schedule_steps=schedule_steps,
             on_epoch_start=on_epoch_start,
             on_epoch_end=self.folder.end_epoch,
-            observe_train=trained,
+            observe_train=self._training_counter,
             observe_test=tested,
         )
         if mapping is None:
@@ -182,21 +196,16 @@ class Run:
         self.folder.draw(model, data.class_names, data.test.examples, counter)
         return counter
 
-    def _recorded(
-        self, on_epoch_start: Callable[[int], dict | None], mapping, trained: PredictionCounter | None
-    ) -> Callable[[int], dict]:
-        """`on_epoch_start`, whose record also tells what became of the mapping.
-
-        Args:
-            trained: counts the predictions of training, for `count_predictions`.
-        """
+    def _recorded(self, on_epoch_start: Callable[[int], dict | None], mapping) -> Callable[[int], dict]:
+        """`on_epoch_start`, whose record also tells what became of the mapping."""
 
         def start(epoch: int) -> dict:
-            self._counts, self._trained_counts = None, trained.take() if trained is not None and epoch else None
+            counted = epoch > 0 and self._training_counter is not None
+            self._predictions, self._trained = None, self._training_counter.take() if counted else None
             mapping.changed = None
             own = on_epoch_start(epoch) or {}
             record = self._mapping_record(mapping) | own
-            self._counts = self._trained_counts = None  # hundreds of MB, for many text prompts
+            self._predictions = self._trained = None  # hundreds of MB, for many text prompts
             return record
 
         return start
@@ -207,7 +216,9 @@ class Run:
             asked = "The mapping has to be set before the first epoch trains."
             raise UserError(asked, "The mapping is not set.", "Call mapping.set(...), or pass on_epoch_start.")
         record = {} if mapping.changed is None else {"remapped": mapping.changed}
-        return record | (describe_mapping(self._counts, mapping.sources.cpu()) if self._counts is not None else {})
+        if self._predictions is not None:
+            record |= describe_mapping(self._predictions.counts, mapping.sources.cpu())
+        return record
 
 
 def _explain(error: BaseException | None, args: argparse.Namespace, kept: str) -> UserError | None:

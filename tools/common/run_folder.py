@@ -21,7 +21,7 @@ from tools.common.log import Log
 from tools.common.machine import environment, without_old_objects
 from tools.common.naming import MACHINE, PLACE, differences, run_name, setting
 from tools.common.processes import is_first, launched
-from tools.common.receipt import describe, summarise
+from tools.common.receipt import collapse, describe, summarise
 
 
 class AlreadyFinished(Exception):
@@ -185,7 +185,12 @@ class RunFolder:
         self._saved_epochs = epoch + 1
         self._write_result("running")
         print(self.log.line(record, self.args.epoch), flush=True)
+        if self._collapse() and not self._collapse(epoch):
+            print(self._collapse(), flush=True)
         gc.collect()  # a figure's objects refer to each other; without this Python lets them grow to 60 MB
+
+    def _collapse(self, epochs: int | None = None) -> str | None:
+        return collapse(self.log.records[:epochs], len(self._setup["class_names"]), self.args)
 
     def finish(self, **receipt: Any) -> dict:
         """Draws the figures, completes the receipt with these entries and prints what the user may type next."""
@@ -211,6 +216,7 @@ class RunFolder:
             "epochs": self.args.epoch,
             **summarise(self.log.records),
             "classes": len(self._setup["class_names"]),
+            "collapse": self._collapse(),
             **self._sizes,
             **self._identity,
             "precision": self._precision,

@@ -14,7 +14,7 @@ import pandas as pd
 
 import cfg
 from errors import unknown_name
-from tools.common.flag_types import seed_number
+from tools.common.flag_types import dataset_name, seed_number
 from tools.common.machine import ROOT
 from tools.common.naming import CLIP, MACHINE, PLACE
 from tools.reporting.methods import METHODS, Column, position
@@ -29,7 +29,8 @@ def add_table_flags(parser: argparse.ArgumentParser, datasets: Sequence[str]) ->
     parser.add_argument("results", nargs="?", type=Path, default=cfg.results_path, help=where)
     parser.add_argument("--metric", choices=METRICS, default="last", help="which test accuracy; default last")
     parser.add_argument("--network", metavar="NAME", help="only this network, as its runs' folders name it")
-    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="only these rows; default all that were run")
+    rows = "only these rows; default all that were run"
+    parser.add_argument("--datasets", nargs="+", type=dataset_name, metavar="NAME", help=rows)
     scripts = [f"{file.parent.name}/{file.stem}" for file in sorted(ROOT.glob("experiments/*/*.py"))]
     methods = "only these columns, cnn/ilm_vp for example; default all that were run"
     parser.add_argument("--methods", nargs="+", choices=scripts, metavar="FOLDER/SCRIPT", help=methods)

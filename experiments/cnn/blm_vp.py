@@ -1,0 +1,55 @@
+"""BLM-VP: a visual prompt, and weights between source and target labels, made again at the start of every epoch.
+
+Cai et al., "Bayesian-guided Label Mapping for Visual Reprogramming", NeurIPS 2024: BLM. Every source class contributes
+to every target class. The weights follow from how often the network, with the current prompt, predicts each source
+class for the training images of each target.
+
+    python experiments/cnn/blm_vp.py --network resnet18 --dataset flowers102
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from torchvision.transforms import v2
+
+from algorithms.label_mapping import bayesian_label_mapping
+from algorithms.training import step_schedule
+from data.loaders import load_data, read_dataset
+from models.networks import load_network
+from models.output_mapping import WeightLabels
+from models.prompted import Prompted
+from models.visual_prompt import ExpansiveVisualPrompt
+from tools.common.args import add_bayesian_flags, add_iteration_flags, experiment_parser
+from tools.common.run import run_experiment
+
+parser = experiment_parser(__file__, __doc__, lr=0.01)
+add_bayesian_flags(parser)
+add_iteration_flags(parser)
+
+
+def train(args, run):
+    dataset = read_dataset(args.dataset, run)
+    network = load_network(args.network, run)
+    prompt = ExpansiveVisualPrompt(dataset.image_size, network.input_size, dataset.inner_mask)
+    mapping = WeightLabels(len(network.class_names), dataset.num_classes)
+    model = Prompted(prompt, network, mapping)
+
+    resize = [v2.Resize((dataset.image_size, dataset.image_size))]
+    data = load_data(dataset, run, train=resize, eval=resize)
+
+    optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
+    scheduler = step_schedule(optimizer, args.epoch)
+
+    def remap(epoch):
+        if epoch % args.mapping_interval == 0:
+            counts = run.count_predictions(model, data.train)
+            mapping.set(bayesian_label_mapping(counts, args.smoothing))
+
+    return run.fit(model, data, optimizer, scheduler, on_epoch_start=remap)
+
+
+if __name__ == "__main__":
+    run_experiment(train, parser)
