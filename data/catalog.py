@@ -1,124 +1,19 @@
 """The data sets: one table. The flags, the README, tools/prepare_data.py and the tests read it."""
 
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 import cfg
 from data.abide import Abide, lower_triangle
+from data.aircraft import Aircraft
 from data.coop import CoOp
-from data.doubts import tell_doubts
+from data.dataset import Dataset, Download
 from data.folder import Folder
 from data.packaged import Digits, Pictures
 from data.resisc45 import Resisc45
-from data.splits import Splits
 from data.torchvision_sets import Torchvision, read_cifar, read_clevr, read_gtsrb, read_svhn
-from errors import UserError, printable, unknown_name
-
-if TYPE_CHECKING:  # tables and reports read this file and need no torch
-    from torch import Tensor
-
-
-class Layout(Protocol):
-    """The files of a data set on disk."""
-
-    def read(self, data_path: Path, name: str) -> Splits:
-        """Lists images and labels and decodes none. Raises UserError if the files are not as expected."""
-
-
-@dataclass(frozen=True)
-class Download:
-    """A file that tools/prepare_data.py fetches.
-
-    Args:
-        url: the address. `drive:ID` is a file of Google Drive.
-        path: where the file is kept, below data_path.
-        md5: the checksum, if one is published.
-        extract_to: the folder below data_path in which an archive is unpacked; None for a file that is used as it is.
-    """
-
-    url: str
-    path: str
-    md5: str | None = None
-    extract_to: str | None = None
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """One data set.
-
-    Args:
-        name: the value of --dataset.
-        layout: reads the data set.
-        image_size: side in pixels that ILM-VP gives its images on the canvas.
-        batch_size: that of the original ILM-VP experiments.
-        num_classes, counts: T, and the number of train, val and test images, as published. Preparation verifies them.
-        text_template: the text prompt for CLIP if the general one does not fit; `{}` stands for the class name.
-        inner_mask: returns the (h,w) float32 mask, 1 where the prompt learns inside the image; None if it does not.
-        downloads: the files that can be fetched, in order.
-        by_hand: which other file to put where, in words.
-    """
-
-    name: str
-    layout: Layout
-    image_size: int = 128
-    batch_size: int = 128
-    num_classes: int = 0
-    counts: tuple[int, ...] = ()
-    text_template: str | None = None
-    inner_mask: "Callable[[], Tensor] | None" = None
-    downloads: tuple[Download, ...] = field(default=(), repr=False)
-    by_hand: str = field(default="", repr=False)
-
-    def read(
-        self,
-        *,
-        shots: int | None = None,
-        train_fraction: float | None = None,
-        val_fraction: float | None = None,
-        val_shots: int | None = None,
-        seed: int = 0,
-    ) -> Splits:
-        """The splits below cfg.data_path. `Splits` tells what the arguments do; `seed` draws the chosen images."""
-        splits = self._read_layout()
-        names = tuple(refined(class_name) for class_name in splits.class_names)
-        known = {name: getattr(self, name) for name in ("image_size", "batch_size", "text_template")}
-        splits = replace(splits, class_names=names, inner_mask=self.inner_mask and self.inner_mask(), **known)
-        tell_doubts(splits)
-        splits = splits.with_validation(val_fraction or 0, seed).with_less_training(shots, train_fraction, seed)
-        return splits.with_less_validation(val_shots, seed)
-
-    def _read_layout(self) -> Splits:
-        """What the layout reads. A folder of the user's that has the name of another data set is noticed.
-
-        Raises:
-            UserError: the files are not as expected.
-        """
-        home = cfg.data_path / self.name
-        is_own = not isinstance(self.layout, Folder) and all((home / part).is_dir() for part in ("train", "test"))
-        found = f"{home} holds train/ and test/, as a folder of your own; {self.name} is the name of another data set."
-        try:
-            splits = self.layout.read(cfg.data_path, self.name)
-        except UserError as error:
-            if is_own:
-                next_step = f"To use that folder, rename it, and give its new name. {error.next_step}"
-                raise UserError(error.asked, f"{error.found}\n{found}", next_step) from None
-            raise
-        if is_own and not getattr(splits.train.source, "root", Path()).is_relative_to(home):
-            print(f"{found} It is not read. To use it, rename it.", flush=True)
-        return splits
-
-
-def refined(class_name: str) -> str:
-    """A class name as text: lower case, `_` and `-` become spaces, and what cannot be printed becomes an escape.
-
-    The name comes from a file or a folder's name. A figure, a terminal and a file of UTF-8 can show what this returns.
-    """
-    return printable(class_name.lower().replace("_", " ").replace("-", " "))
+from errors import unknown_name
 
 
 def find_dataset(name: str) -> Dataset:
@@ -140,22 +35,26 @@ def find_dataset(name: str) -> Dataset:
     return row
 
 
-def _archive(url: str, home: str, md5: str | None = None, extract_to: str | None = None, file: str = "") -> Download:
+def _archive(home: str, *urls: str, md5: str | None = None, extract_to: str | None = None, file: str = "") -> Download:
     """An archive that is kept in the folder `home` and unpacked there, or in `extract_to`."""
-    file = file or url.rsplit("/", 1)[-1]
-    return Download(url, f"{home}/{file}", md5, home if extract_to is None else extract_to)
+    file = file or urls[0].rsplit("/", 1)[-1]
+    return Download(urls, f"{home}/{file}", md5, home if extract_to is None else extract_to)
 
 
 def _coop(name: str, layout: CoOp, drive_id: str, *archives: Download, **row) -> Dataset:
     """A row of CoOp's data sets. The split file is `drive_id` on Google Drive; the images are in `archives`."""
-    split_file = Download(f"drive:{drive_id}", f"{layout.folder}/{layout.split_file}")
+    split_file = Download((f"drive:{drive_id}",), f"{layout.folder}/{layout.split_file}")
     return Dataset(name, layout, downloads=(split_file, *archives), **row)
 
 
 def _cifar(name: str, num_classes: int, md5: str) -> Dataset:
-    archive = _archive(f"https://www.cs.toronto.edu/~kriz/cifar-{num_classes}-python.tar.gz", name, md5)
-    layout, counts = Torchvision(read_cifar(f"CIFAR{num_classes}")), (50000, 0, 10000)
-    return Dataset(name, layout, image_size=32, num_classes=num_classes, counts=counts, downloads=(archive,))
+    file = f"cifar-{num_classes}-python.tar.gz"
+    archive = _archive(name, f"https://www.cs.toronto.edu/~kriz/{file}", md5=md5)
+    folder = f"cifar-{num_classes}-" + ("batches-py" if num_classes == 10 else "python")
+    by_hand = f"Put any copy of {file}, or the folder {folder} from it, into {{data_path}}/{name}/."
+    layout = Torchvision(read_cifar(f"CIFAR{num_classes}"))
+    row = {"image_size": 32, "num_classes": num_classes, "counts": (50000, 0, 10000), "by_hand": by_hand}
+    return Dataset(name, layout, downloads=(archive,), **row)
 
 
 def _digits(name: str, layout: Digits) -> Dataset:
@@ -164,11 +63,14 @@ def _digits(name: str, layout: Digits) -> Dataset:
 
 _SVHN = "http://ufldl.stanford.edu/housenumbers"
 _CLEVR = "https://dl.fbaipublicfiles.com/clevr/CLEVR_v1.0.zip"
+_CALTECH = "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip"
 _GTSRB = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
+_THOR = "https://thor.robots.ox.ac.uk/~vgg/data"  # the same group's second server
 _ETHZ = "http://data.vision.ee.ethz.ch/cvl"
-_PRINCETON = "http://vision.princeton.edu/projects/2010/SUN"
-_CARS = "http://ai.stanford.edu/~jkrause/car196"
+_HUB = "https://huggingface.co/datasets"
+_EUROSAT = f"{_HUB}/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip"
+_RESISC45 = f"{_HUB}/isaaccorley/resisc45/resolve/883edc0eee77b2c84225472f10f126e3ed83fa6e/NWPU-RESISC45.zip"
 
 DATASETS: tuple[Dataset, ...] = (
     _cifar("cifar10", 10, "c58f30108f718f92721af3b95e74349a"),
@@ -180,9 +82,10 @@ DATASETS: tuple[Dataset, ...] = (
         num_classes=10,
         counts=(73257, 0, 26032),
         downloads=(
-            Download(f"{_SVHN}/train_32x32.mat", "svhn/train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
-            Download(f"{_SVHN}/test_32x32.mat", "svhn/test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
+            Download((f"{_SVHN}/train_32x32.mat",), "svhn/train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
+            Download((f"{_SVHN}/test_32x32.mat",), "svhn/test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
         ),
+        by_hand="Put any copy of train_32x32.mat and test_32x32.mat (SVHN's cropped digits) into {data_path}/svhn/.",
     ),
     Dataset(
         "gtsrb",
@@ -191,10 +94,12 @@ DATASETS: tuple[Dataset, ...] = (
         num_classes=43,
         counts=(26640, 0, 12630),
         downloads=(
-            _archive(f"{_GTSRB}/GTSRB-Training_fixed.zip", "gtsrb/gtsrb", "513f3c79a4c5141765e10e952eaa2478"),
-            _archive(f"{_GTSRB}/GTSRB_Final_Test_Images.zip", "gtsrb/gtsrb", "c7e4e6327067d32654124b0fe9e82185"),
-            _archive(f"{_GTSRB}/GTSRB_Final_Test_GT.zip", "gtsrb/gtsrb", "fe31e9c9270bbcd7b84b7f21a9d9d9e5"),
+            _archive("gtsrb/gtsrb", f"{_GTSRB}/GTSRB-Training_fixed.zip", md5="513f3c79a4c5141765e10e952eaa2478"),
+            _archive("gtsrb/gtsrb", f"{_GTSRB}/GTSRB_Final_Test_Images.zip", md5="c7e4e6327067d32654124b0fe9e82185"),
+            _archive("gtsrb/gtsrb", f"{_GTSRB}/GTSRB_Final_Test_GT.zip", md5="fe31e9c9270bbcd7b84b7f21a9d9d9e5"),
         ),
+        by_hand="Put torchvision's folder gtsrb (GTSRB/Training, GTSRB/Final_Test, GT-final_test.csv) into"
+        " {data_path}/gtsrb/. A copy with the folders Train and Test holds other training images: 39,209 in PNG.",
     ),
     Dataset(
         "clevr",
@@ -202,7 +107,8 @@ DATASETS: tuple[Dataset, ...] = (
         num_classes=8,
         counts=(70000, 0, 15000),
         text_template="This is a photo of {} objects",
-        downloads=(_archive(_CLEVR, "clevr", "b11922020e72d0cd9154779b2d3d07d2"),),
+        downloads=(_archive("clevr", _CLEVR, md5="b11922020e72d0cd9154779b2d3d07d2"),),
+        by_hand="Put any copy of CLEVR_v1.0.zip, or the folder CLEVR_v1.0 from it, into {data_path}/clevr/.",
     ),
     Dataset(
         "abide",
@@ -218,77 +124,128 @@ DATASETS: tuple[Dataset, ...] = (
         "dtd",
         CoOp("dtd", "images", "split_zhou_DescribableTextures.json", "dtd/dtd/images"),
         "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x",
-        _archive(f"{_VGG}/dtd/download/dtd-r1.0.1.tar.gz", "dtd", "fff73e5086ae6bdbea199a49dfb8a4c1", extract_to=""),
+        _archive(
+            "dtd",
+            f"{_VGG}/dtd/download/dtd-r1.0.1.tar.gz",
+            md5="fff73e5086ae6bdbea199a49dfb8a4c1",
+            extract_to="",
+        ),
         batch_size=64,
         num_classes=47,
         counts=(2820, 1128, 1692),
+        by_hand="Put any copy of dtd-r1.0.1.tar.gz, or the class folders from it (banded, blotchy, ...), into"
+        " {data_path}/dtd/.",
     ),
     _coop(
         "flowers102",
         CoOp("oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json", "flowers-102/jpg"),
         "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT",
-        _archive(f"{_VGG}/flowers/102/102flowers.tgz", "oxford_flowers", "52808999861908f626f3c1f4e79d11fa"),
+        _archive("oxford_flowers", f"{_VGG}/flowers/102/102flowers.tgz", md5="52808999861908f626f3c1f4e79d11fa"),
         num_classes=102,
         counts=(4093, 1633, 2463),
+        by_hand="Put any copy of 102flowers.tgz, or image_00001.jpg to image_08189.jpg from it, into"
+        " {data_path}/oxford_flowers/. Copies with a folder for each class (train/1/image_06734.jpg) are read.",
     ),
     _coop(
         "ucf101",
         CoOp("ucf101", "UCF-101-midframes", "split_zhou_UCF101.json"),
         "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y",
-        _archive("drive:10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O", "ucf101", file="UCF-101-midframes.zip"),
+        _archive("ucf101", "drive:10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O", file="UCF-101-midframes.zip"),
         num_classes=101,
         counts=(7639, 1898, 3783),
+        by_hand="Put any copy of CoOp's UCF-101-midframes.zip, or its folders (Apply_Eye_Makeup, ...), into"
+        " {data_path}/ucf101/. The archive of videos will not do.",
     ),
     _coop(
         "food101",
         CoOp("food-101", "images", "split_zhou_Food101.json"),
         "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl",
-        _archive(f"{_ETHZ}/food-101.tar.gz", "food-101", "85eeb15f3717b99a5da872d97d918f87", extract_to=""),
+        _archive("food-101", f"{_ETHZ}/food-101.tar.gz", md5="85eeb15f3717b99a5da872d97d918f87", extract_to=""),
         num_classes=101,
         counts=(50500, 20200, 30300),
+        by_hand="Put any copy of food-101.tar.gz, or its class folders (apple_pie, ...), into {data_path}/food-101/."
+        " Kaggle's copy has them in food-101/food-101/images/.",
     ),
     _coop(
         "eurosat",
         CoOp("eurosat", "2750", "split_zhou_EuroSAT.json"),
         "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o",
-        _archive("http://madm.dfki.de/files/sentinel/EuroSAT.zip", "eurosat", "c8fa014336c82ac7804f0398fcb19387"),
+        _archive(
+            "eurosat",
+            _EUROSAT,
+            "https://madm.dfki.de/files/sentinel/EuroSAT.zip",  # no valid certificate since 2023
+            md5="c8fa014336c82ac7804f0398fcb19387",
+        ),
         num_classes=10,
         counts=(13500, 5400, 8100),
+        by_hand="Put any copy of EuroSAT.zip (27,000 JPEG files), or its class folders (AnnualCrop, ...), into"
+        " {data_path}/eurosat/. Zenodo's record 7711810 has them as EuroSAT_RGB.zip: unpack it there.",
     ),
     _coop(
         "oxfordpets",
         CoOp("oxford_pets", "images", "split_zhou_OxfordPets.json", "oxford-iiit-pet/images"),
         "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs",
-        _archive(f"{_VGG}/pets/data/images.tar.gz", "oxford_pets", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+        _archive(
+            "oxford_pets",
+            f"{_VGG}/pets/data/images.tar.gz",
+            f"{_THOR}/pets/images.tar.gz",
+            md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
+        ),
         batch_size=64,
         num_classes=37,
         counts=(2944, 736, 3669),
+        by_hand="Put any copy of images.tar.gz, or Abyssinian_1.jpg and so on from it, into {data_path}/oxford_pets/.",
     ),
     _coop(
         "stanfordcars",
         CoOp("stanford_cars", "", "split_zhou_StanfordCars.json"),
         "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT",
-        _archive(f"{_CARS}/cars_train.tgz", "stanford_cars"),
-        _archive(f"{_CARS}/cars_test.tgz", "stanford_cars"),
+        _archive("stanford_cars", file="cars_train.tgz"),  # ai.stanford.edu/~jkrause/car196 answers 404
+        _archive("stanford_cars", file="cars_test.tgz"),
         num_classes=196,
         counts=(6509, 1635, 8041),
-        by_hand="The images' server is often down. If you have them elsewhere, put them into"
-        " {data_path}/stanford_cars/cars_train/ and {data_path}/stanford_cars/cars_test/.",
+        by_hand="Its authors' server has the images no more. Put any copy of cars_train.tgz and cars_test.tgz into"
+        " {data_path}/stanford_cars/, or unpack Kaggle's stanford-cars-dataset there. It has the images in"
+        " cars_train/cars_train/ and cars_test/cars_test/.",
     ),
     _coop(
         "sun397",
-        CoOp("sun397", "SUN397", "split_zhou_SUN397.json", "SUN397"),
+        CoOp("sun397", "SUN397", "split_zhou_SUN397.json", "SUN397", unique_names=True),
         "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq",
-        _archive(f"{_PRINCETON}/SUN397.tar.gz", "sun397", "8ca2778205c41d23104230ba66911c7a"),
+        _archive("sun397", file="SUN397.tar.gz"),  # vision.princeton.edu/projects/2010/SUN answers 404
         num_classes=397,
         counts=(15880, 3970, 19850),
+        by_hand="Its authors' server has the images no more. Put any copy of SUN397.tar.gz (39 GB) into"
+        " {data_path}/sun397/, or unpack there a copy with a folder for each class. The folders' names do not matter,"
+        " the images' do (sun_ and 16 letters).",
+    ),
+    _coop(
+        "caltech101",
+        CoOp("caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json", "caltech101/101_ObjectCategories"),
+        "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN",
+        _archive("caltech-101", _CALTECH, md5="3138e1922a9193bfa496528edbbc45d0"),
+        _archive("caltech-101/caltech-101", extract_to="caltech-101", file="101_ObjectCategories.tar.gz"),
+        num_classes=100,
+        counts=(4128, 1649, 2465),
+        by_hand="Put any copy of caltech-101.zip, or the folder 101_ObjectCategories from it, into"
+        " {data_path}/caltech-101/. The split has 100 of its 102 folders: no BACKGROUND_Google, no Faces_easy.",
+    ),
+    Dataset(
+        "fgvc_aircraft",
+        Aircraft(),
+        num_classes=100,
+        counts=(3334, 3333, 3333),
+        downloads=(_archive("fgvc_aircraft", f"{_VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"),),
+        by_hand="Put any copy of fgvc-aircraft-2013b.tar.gz, or its folder data (variants.txt, images/ ...), into"
+        " {data_path}/fgvc_aircraft/.",
     ),
     Dataset(
         "resisc45",
         Resisc45(),
         num_classes=45,
         counts=(18900, 6300, 6300),
-        by_hand="Fetch NWPU-RESISC45.rar in a browser (its authors keep it on OneDrive) and unpack it so that"
+        downloads=(_archive("resisc45", _RESISC45, md5="75206b2e16446591afa88e2628744886"),),
+        by_hand="Or fetch NWPU-RESISC45.rar in a browser (its authors keep it on OneDrive) and unpack it so that"
         " {data_path}/resisc45/NWPU-RESISC45/airplane/airplane_001.jpg exists.",
     ),
     Dataset("pictures", Pictures(), batch_size=16, num_classes=14, counts=(420, 140, 280)),

@@ -1,7 +1,6 @@
 """Data sets whose splits CoOp publishes as one JSON file, in three layouts."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from unicodedata import normalize
 
 from data.files import PassedOver, find_parts, leads_to_leftover
 from data.lmdb_images import LmdbImages
+from data.search import find_images
 from data.spelling import on_disk, tell_spellings
 from data.splits import PARTS, ImageFiles, Split, Splits, whole
 from errors import UserError, in_short, prepare_command
@@ -19,19 +19,22 @@ class CoOp:
     """A split file and images below data_path.
 
     Three layouts are read: CoOp's own (`folder`/`split_file` and `folder`/`images`), that of the original ILM-VP
-    repository (NAME/split.json and NAME/train.lmdb, val.lmdb, test.lmdb), and NAME/split.json with NAME/images.
+    repository (NAME/split.json and NAME/train.lmdb, val.lmdb, test.lmdb), and NAME/split.json with NAME/images. In the
+    first and the last, other folders may stand around the images.
 
     Args:
         folder: CoOp's name of the data set's folder.
         images: the folder in `folder` that the split's paths are relative to.
         split_file: CoOp's name of the split file.
         torchvision_images: the folder of torchvision's download of the same images, in data_path or data_path/NAME.
+        unique_names: copies are in use whose folders have other names; an image's name tells which one it is.
     """
 
     folder: str
     images: str
     split_file: str
     torchvision_images: str | None = None
+    unique_names: bool = False
 
     def read(self, data_path: Path, name: str) -> Splits:
         homes = list(dict.fromkeys([data_path / self.folder, data_path / name]))
@@ -44,18 +47,18 @@ class CoOp:
                 + ("" if data_path.is_dir() else " data_path itself is not there."),
                 f"If it lies elsewhere set VP_DATA_PATH, or data_path in cfg.py. If not, type: {prepare_command(name)}",
             )
-        roots = [home / folder for home in homes for folder in (self.images, "images")]
+        roots = [home / folder for home in homes for folder in (self.images, "images", "")]
         if self.torchvision_images:
             roots += [data_path / self.torchvision_images, data_path / name / self.torchvision_images]
         try:
-            return read_split_file(split_file, roots, name)
+            return read_split_file(split_file, roots, name, unique_names=self.unique_names)
         except UserError as error:
             again = f"To fetch what is missing (the split file, too, if you delete it), type: {prepare_command(name)}"
             raise UserError(error.asked, error.found, f"{error.next_step} {again}") from None
 
 
-def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str) -> Splits:
-    """A split file with its images. These are in LMDBs beside it, or are files below the root that has most of them.
+def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str, *, unique_names: bool = False) -> Splits:
+    """A split file with its images. These are in LMDBs beside it, or are files below the roots (`data.search`).
 
     Raises:
         UserError: the split file is malformed, all of its images are missing, or the LMDBs hold other labels.
@@ -69,10 +72,11 @@ def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str) ->
             if entries[part] or lmdbs[part].exists()
         }
     else:
-        root = _image_root(image_roots, [path for part in PARTS for path, _ in entries[part]], name)
         kept = {part: _without_leftovers(entries[part], f"{name} {part}") for part in PARTS if entries[part]}
+        paths = [path for rows in kept.values() for path, _ in rows]
+        root, files = find_images([*image_roots, split_file.parent], paths, name, unique_names=unique_names)
         splits = {
-            part: whole(ImageFiles(root, [path for path, _ in rows]), [label for _, label in rows])
+            part: whole(ImageFiles(root, [files[path] for path, _ in rows]), [label for _, label in rows])
             for part, rows in kept.items()
         }
     return Splits(name, class_names, splits["train"], splits.get("val"), splits["test"])
@@ -166,17 +170,3 @@ def _malformed(split_file: Path, found: str) -> UserError:
         f"Found: {found}.",
         "Correct the file.",
     )
-
-
-def _image_root(roots: Sequence[Path], paths: list[str], name: str) -> Path:
-    """The folder that has most of the split's images. Some images from all over the list are looked for."""
-    some = paths[:: max(1, len(paths) // 50)]
-    found = {root: sum(os.path.isfile(root / path) for path in some) for root in dict.fromkeys(roots)}
-    best = max(found, key=found.get)
-    if not found[best]:
-        raise UserError(
-            f"--dataset {name}: images such as {some[0]} are named by its split file.",
-            f"They are in none of {', '.join(map(str, found))}.",
-            "Copy the images into one of these folders.",
-        )
-    return best

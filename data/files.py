@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
 from errors import UserError, printable
@@ -15,12 +15,14 @@ FOREIGN_FORMATS = dict.fromkeys((".heic", ".heif", ".hif"), "HEIC") | {".avif": 
 LEFTOVERS = frozenset(
     "__macosx @eadir @recycle #recycle $recycle.bin lost+found __pycache__ thumbs.db ehthumbs.db desktop.ini".split()
 )
+UNPACKING = ".unpacking"  # ends the name of the folder in which tools/preparing/unpacking.py unpacks an archive
 PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder of this name is none of the user's: it begins with a dot, or is one of LEFTOVERS."""
-    return name.startswith(".") or name.lower() in LEFTOVERS
+    """Whether a file or folder of this name is none of the user's: it begins with a dot, or is one of LEFTOVERS, or
+    the folder of an archive that is being unpacked."""
+    return name.startswith(".") or name.endswith(UNPACKING) or name.lower() in LEFTOVERS
 
 
 def leads_to_leftover(path: str) -> bool:
@@ -107,34 +109,42 @@ def folders_in(folder: Path, passed: PassedOver) -> tuple[str, ...]:
     return tuple(folders)
 
 
-def images_below(folder: Path, passed: PassedOver) -> list[str]:
-    """The paths, relative to the folder, of all files below it that end like an image, sorted by their parts.
+def files_below(folder: Path, passed: PassedOver | None = None) -> Iterator[tuple[str, ...]]:
+    """The paths, as their parts, of all files below a folder that are no leftovers, sorted within each folder.
 
     Links to folders are followed. A folder that is met again, as in a loop of links, is not read again.
 
     Raises:
-        UserError: a folder cannot be read, or a link that does not end like an image leads nowhere. (Of one that does,
-            the reader of the images will say that there is no such file.)
+        UserError: a folder cannot be read.
     """
-    found, seen = [], set()
+    seen = set()
     for home, folders, files in os.walk(folder, followlinks=True, onerror=_raise_unreadable):
         status = os.stat(home)
         if (identity := (status.st_dev, status.st_ino)) in seen:
             folders.clear()
             continue
         seen.add(identity)
-        for name in filter(is_leftover, folders + files):
+        for name in filter(is_leftover, folders + files if passed else ()):
             passed.leftover(name)
         folders[:] = sorted(name for name in folders if not is_leftover(name))
         above = Path(home).relative_to(folder).parts
-        for name in files:
-            if is_leftover(name):
-                continue
-            if os.path.splitext(name)[1].lower() in ENDINGS:
-                found.append((*above, name))
-            else:
-                _require_file(Path(home, name))
-                passed.file(name)
+        yield from ((*above, name) for name in sorted(files) if not is_leftover(name))
+
+
+def images_below(folder: Path, passed: PassedOver) -> list[str]:
+    """The paths, relative to the folder, of all files below it that end like an image, sorted by their parts.
+
+    Raises:
+        UserError: a folder cannot be read, or a link that does not end like an image leads nowhere. (Of one that does,
+            the reader of the images will say that there is no such file.)
+    """
+    found = []
+    for parts in files_below(folder, passed):
+        if os.path.splitext(parts[-1])[1].lower() in ENDINGS:
+            found.append(parts)
+        else:
+            _require_file(folder.joinpath(*parts))
+            passed.file(parts[-1])
     return ["/".join(parts) for parts in sorted(found)]
 
 

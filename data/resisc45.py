@@ -15,6 +15,7 @@ from errors import UserError, prepare_command
 @dataclass(frozen=True)
 class Resisc45:
     """Class folders in `data_path/NAME/FOLDER`, `data_path/NAME` or `data_path/FOLDER`, without a split of their own.
+    Other folders may stand between `data_path/NAME` and the class folders.
 
     A split file in `data_path/NAME` is used if there is one. No split is standard, so the reader draws one otherwise:
     60 % of each class for training, 20 % for validation and 20 % for test. It draws from the sorted paths with a seed
@@ -28,7 +29,7 @@ class Resisc45:
         roots = [data_path / name / self.folder, data_path / name, data_path / self.folder]
         if split_file := find_split_file(data_path / name, name):
             return read_split_file(split_file, [*roots, data_path / name / "images"], name)
-        root = next((root for root in roots if has_classes(root)), None)
+        root = next((root for root in roots if has_classes(root)), None) or _only_root(data_path / name, name)
         if root is None:
             raise UserError(
                 f"--dataset {name}: images such as airplane/airplane_001.jpg are read from data_path ({data_path}).",
@@ -53,3 +54,16 @@ class Resisc45:
 
 def has_classes(root: Path) -> bool:
     return any(not leads_to_leftover(str(file.relative_to(root))) for file in root.glob("*/*.jpg"))
+
+
+def _only_root(home: Path, name: str) -> Path | None:
+    """The folder below `home` that holds class folders, or None. Raises UserError if there are several."""
+    images = [image for image in home.rglob("*.jpg") if not leads_to_leftover(str(image.relative_to(home)))]
+    roots = sorted({image.parent.parent for image in images})
+    if len(roots) > 1:
+        raise UserError(
+            f"--dataset {name}: the 45 class folders are expected in one folder below {home}.",
+            f"Class folders are in {', '.join(map(str, roots[:3]))}.",
+            "Move all images of a class into one folder.",
+        )
+    return roots[0] if roots else None

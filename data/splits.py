@@ -148,7 +148,7 @@ class Splits:
     Args:
         class_names: by label.
         val: None if there is no validation split.
-        image_size, batch_size, text_template: see `data.catalog.Dataset`.
+        image_size, batch_size, text_template: see `data.dataset.Dataset`.
         inner_mask: (h,w) float32, 1 where the prompt may learn inside the image; None if it learns only around it.
     """
 

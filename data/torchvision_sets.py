@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ CLEVR_NAMES = tuple("three four five six seven eight nine ten".split())
 class Torchvision:
     """Files in `data_path/NAME` or `data_path`, as torchvision lays them out. No validation split of its own.
 
+    One or two folders may stand between `data_path/NAME` and the files.
+
     Args:
         read_part: (root, True for train) -> class names and split. It raises RuntimeError or FileNotFoundError if the
             files are not there.
@@ -37,7 +39,7 @@ class Torchvision:
 
     def read(self, data_path: Path, name: str) -> Splits:
         reasons = []
-        for root in (data_path / name, data_path):
+        for root in (data_path / name, data_path, *_folders_below(data_path / name)):
             try:
                 (names, train), (_, test) = self.read_part(root, True), self.read_part(root, False)
             except (RuntimeError, FileNotFoundError) as error:
@@ -56,9 +58,15 @@ class Torchvision:
         raise UserError(
             f"--dataset {name}: its files, in torchvision's layout, are read from data_path ({data_path}).",
             f"They are not in {data_path / name}, or they are damaged."
-            + ("".join(reasons) if data_path.is_dir() else " data_path itself is not there."),
+            + ("".join(reasons[:3]) if data_path.is_dir() else " data_path itself is not there."),
             f"If it lies elsewhere set VP_DATA_PATH, or data_path in cfg.py. If not, type: {prepare_command(name)}",
         )
+
+
+def _folders_below(home: Path) -> Iterator[Path]:
+    """The folders in a folder, and those in them."""
+    for pattern in ("*", "*/*"):
+        yield from sorted(path for path in home.glob(pattern) if path.is_dir())
 
 
 def read_cifar(name: str) -> Callable[[Path, bool], tuple[Sequence[str], Split]]:

@@ -211,6 +211,26 @@ def make_clevr(root: Path, train: int = 16, val: int = 8) -> Expected:
     return expected
 
 
+def make_aircraft(
+    root: Path, lists: str = "fgvc_aircraft", images: str = "fgvc_aircraft/images", counts: dict[str, int] = COUNTS
+) -> Expected:
+    """root/LISTS/variants.txt and images_variant_PART.txt, and root/IMAGES/NUMBER.jpg; CLASS in IMAGES is the label."""
+    variants = ("707-320", "Boeing 717", "F-16A/B")
+    expected: Expected = {part: [] for part in counts}
+    lines: dict[str, list[str]] = {part: [] for part in counts}
+    for part, count in counts.items():
+        for label in [*range(len(variants))] * count:
+            number = sum(map(len, expected.values()))
+            path = root / images.replace("CLASS", str(label)) / f"{number:07}.jpg"
+            expected[part].append((write_image(path, noise(6000 + number)), label))
+            lines[part].append(f"{number:07} {variants[label]}\n")
+    (root / lists).mkdir(parents=True, exist_ok=True)
+    (root / lists / "variants.txt").write_text("\n".join(variants) + "\n")
+    for part in counts:
+        (root / lists / f"images_variant_{part}.txt").write_text("".join(lines[part]))
+    return expected
+
+
 def make_corruptions(
     folder: Path,
     names: tuple[str, ...] = ("frost", "brightness"),

@@ -26,7 +26,9 @@ def message_of(name: str) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("name", ["dtd", "flowers102", "cifar10", "svhn", "gtsrb", "abide", "clevr", "resisc45"])
+@pytest.mark.parametrize(
+    "name", ["dtd", "flowers102", "cifar10", "svhn", "gtsrb", "abide", "clevr", "resisc45", "fgvc_aircraft"]
+)
 @pytest.mark.parametrize("there", [True, False])
 def test_no_data(tmp_path, monkeypatch, name, there):
     home = tmp_path / "elsewhere"
@@ -98,7 +100,7 @@ def test_messages_are_text():
     assert error.found == "b\nc\\x00\\ud800"
 
 
-@pytest.mark.parametrize("path", ["a\0b", "a" * 5000, "\ud800", "a/" * 3000])
+@pytest.mark.parametrize("path", ["", ".", "a\0b", "a" * 5000, "\ud800", "a/" * 3000])
 def test_path_that_cannot_be(data_path, path):
     rows = [["a/000.png", 0, "a"], [path, 0, "a"]]
     make_folders(data_path, "mine/images", classes=("a",), counts={".": 1})

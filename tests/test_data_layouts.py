@@ -8,6 +8,7 @@ import pytest
 from make_data import (
     CIFAR_NAMES,
     COUNTS,
+    make_aircraft,
     make_cifar,
     make_clevr,
     make_coop,
@@ -20,7 +21,10 @@ from make_data import (
 )
 from torchvision import datasets
 
-from data.catalog import DATASETS, find_dataset, refined
+from data.catalog import DATASETS, find_dataset
+from data.dataset import refined
+from data.files import UNPACKING
+from errors import UserError
 
 REFINED = ("pink primrose", "banded", "bird of paradise")
 
@@ -62,6 +66,15 @@ COOP_LAYOUTS = [
     ("stanfordcars", "stanford_cars", "stanford_cars", "split_zhou_StanfordCars.json"),
     ("sun397", "sun397", "sun397/SUN397", "split_zhou_SUN397.json"),
     ("sun397", "sun397", "SUN397", "split_zhou_SUN397.json"),  # torchvision's
+    ("caltech101", "caltech-101", "caltech-101/101_ObjectCategories", "split_zhou_Caltech101.json"),
+    ("caltech101", "caltech-101", "caltech101/101_ObjectCategories", "split_zhou_Caltech101.json"),  # torchvision's
+    # other folders stand around the images: zenodo's archive, Kaggle's, an archive unpacked in a folder of its name
+    ("eurosat", "eurosat", "eurosat/EuroSAT_RGB", "split_zhou_EuroSAT.json"),
+    ("food101", "food-101", "food-101/food-101/food-101/images", "split_zhou_Food101.json"),
+    ("dtd", "dtd", "dtd/dtd-r1.0.1/dtd/images", "split.json"),
+    ("oxfordpets", "oxford_pets", "oxfordpets/images/images", "split_zhou_OxfordPets.json"),
+    ("ucf101", "ucf101", "ucf101/a/b/c/d", "split_zhou_UCF101.json"),
+    ("mine", "mine", "mine/photos/2024", "split.json"),
 ]
 
 
@@ -72,6 +85,112 @@ def test_coop_layouts(data_path, name, folder, images, split_file):
     assert splits.sizes == {"train": 9, "val": 3, "test": 6}
     assert splits.train.name(0) == "Pink_Primrose/train_0.jpg"
     assert splits.test.name(5) == "bird-of-Paradise/test_1.jpg"
+
+
+def make_twins(data_path, folder, files: dict[str, str], split_file="split.json"):
+    """A data set of one class: the split's paths, all in train and test, and the files that they are to be found as."""
+    rows = [[path, 0, "a"] for path in files]
+    for number, file in enumerate(files.values()):
+        write_image(data_path / folder / file, noise(number))
+    (data_path / folder / split_file).write_text(json.dumps({"train": rows, "test": rows}))
+
+
+def assert_finds(name, data_path, folder, files: dict[str, str]):
+    split = find_dataset(name).read().train
+    assert [split.source.root / split.name(i) for i in range(len(split))] == [
+        data_path / folder / file for file in files.values()
+    ]
+
+
+def test_kaggles_cars(data_path):
+    """The same names are in two folders, so the folders tell the images apart."""
+    names = [f"{part}/{number:05}.jpg" for part in ("cars_train", "cars_test") for number in range(1, 4)]
+    files = {path: f"{path.split('/')[0]}/{path}" for path in names}
+    make_twins(data_path, "stanford_cars", files, "split_zhou_StanfordCars.json")
+    assert_finds("stanfordcars", data_path, "stanford_cars", files)
+
+
+def test_cars_of_which_one_folder_is_missing(data_path):
+    """The test images are never taken for the training images of the same names."""
+    names = [f"{part}/{number:05}.jpg" for part in ("cars_train", "cars_test") for number in range(1, 4)]
+    files = {path: f"{path.split('/')[0]}/{path}" for path in names}
+    make_twins(data_path, "stanford_cars", files, "split_zhou_StanfordCars.json")
+    shutil.rmtree(data_path / "stanford_cars/cars_train")
+    split = find_dataset("stanfordcars").read().train
+    there = [(split.source.root / split.name(i)).is_file() for i in range(len(split))]
+    assert there == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize("indoor", ["apse_indoor", "apse/indoor", "x"])
+def test_class_folders_of_sun397(data_path, indoor):
+    """An image's name tells which it is; its folders may be called otherwise."""
+    files = {"a/abbey/sun_a.jpg": "train/abbey/sun_a.jpg", "a/apse/indoor/sun_b.jpg": f"test/{indoor}/sun_b.jpg"}
+    make_twins(data_path, "sun397", files, "split_zhou_SUN397.json")
+    assert_finds("sun397", data_path, "sun397", files)
+
+
+def test_small_copies_in_folders_of_other_names(data_path):
+    files = {"a/abbey/sun_a.jpg": "copy/abbey/sun_a.jpg", "b/barn/sun_b.jpg": "copy/barn/sun_b.jpg"}
+    make_twins(data_path, "sun397", files, "split_zhou_SUN397.json")
+    for number, name in enumerate(("sun_a.jpg", "sun_b.jpg")):
+        write_image(data_path / "sun397/thumbnails" / name, noise(10 + number))
+    assert_finds("sun397", data_path, "sun397", files)
+
+
+def test_flowers_in_a_folder_for_each_class(data_path):
+    files = {f"image_{number:05}.jpg": f"flower_data/train/{number % 2}/image_{number:05}.jpg" for number in range(4)}
+    make_twins(data_path, "oxford_flowers", files, "split_zhou_OxfordFlowers.json")
+    assert_finds("flowers102", data_path, "oxford_flowers", files)
+
+
+def test_own_images_of_the_same_names_keep_to_their_folders(data_path):
+    """With one image missing, that of another class is not taken for it."""
+    files = {"cat/1.jpg": "photos/cat/1.jpg", "dog/1.jpg": "photos/dog/1.jpg", "dog/2.jpg": "photos/dog/2.jpg"}
+    make_twins(data_path, "mine", files)
+    assert_finds("mine", data_path, "mine", files)
+    (data_path / "mine/photos/cat/1.jpg").unlink()
+    split = find_dataset("mine").read().train
+    assert [(split.source.root / split.name(i)).is_file() for i in range(3)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "files, asked, found",
+    [
+        (["p/a/1.jpg", "q/a/1.jpg", "p/b/1.jpg"], "the image a/1.jpg is named", "It may be p/a/1.jpg or q/a/1.jpg."),
+        (["p/a/b/1.jpg"], "a/1.jpg and b/1.jpg are named", "Both may be p/a/b/1.jpg."),
+    ],
+)
+def test_files_that_may_be_the_same_image_are_refused(data_path, files, asked, found):
+    make_twins(data_path, "mine", {"a/1.jpg": files[0], "b/1.jpg": files[-1]})
+    for file in files:
+        write_image(data_path / "mine" / file, noise(0))
+    with pytest.raises(UserError) as error:
+        find_dataset("mine").read()
+    assert str(error.value).startswith(f"{data_path / 'mine'}: {asked} by the split file.\n{found}\nMove the files")
+
+
+def test_where_the_images_usually_are_comes_before_copies(data_path):
+    files = {"a/1.jpg": "images/a/1.jpg", "a/2.jpg": "backup/a/2.jpg"}
+    make_twins(data_path, "mine", files)
+    write_image(data_path / "mine/backup/a/1.jpg", noise(0))
+    assert_finds("mine", data_path, "mine", files)
+
+
+def test_images_behind_links_and_a_link_to_a_folder_above(data_path, tmp_path):
+    files = {"a/1.jpg": "disk/EuroSAT_RGB/a/1.jpg", "b/1.jpg": "disk/EuroSAT_RGB/b/1.jpg"}
+    make_twins(data_path, "eurosat", files, "split_zhou_EuroSAT.json")
+    shutil.move(data_path / "eurosat/disk", tmp_path / "disk")
+    (data_path / "eurosat/disk").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/back").symlink_to(data_path / "eurosat")
+    assert_finds("eurosat", data_path, "eurosat", files)
+
+
+def test_an_archive_that_is_being_unpacked_is_not_searched(data_path):
+    files = {"a/1.jpg": "copy/a/1.jpg"}
+    make_twins(data_path, "eurosat", files, "split_zhou_EuroSAT.json")
+    for folder in (f"EuroSAT.zip{UNPACKING}", ".Trash"):
+        write_image(data_path / "eurosat" / folder / "a/1.jpg", noise(0))
+    assert_finds("eurosat", data_path, "eurosat", files)
 
 
 def test_coop_without_validation_split(data_path):
@@ -160,12 +279,12 @@ def test_cifar(data_path, monkeypatch, name, dataset, where):
     assert splits.sizes == {"train": 100 if name == "cifar10" else 110, "val": 0, "test": each}
 
 
-@pytest.mark.parametrize("where", ["", "svhn"])
+@pytest.mark.parametrize("where", ["", "svhn", "svhn/svhn", "svhn/archive/SVHN"])
 def test_svhn(data_path, monkeypatch, where):
     assert_reads("svhn", make_svhn(data_path / where, monkeypatch), "0123456789")
 
 
-@pytest.mark.parametrize("where", ["", "gtsrb"])
+@pytest.mark.parametrize("where", ["", "gtsrb", "gtsrb/archive"])
 def test_gtsrb(data_path, where):
     expected = make_gtsrb(data_path / where)
     class_names = find_dataset("gtsrb").read().class_names
@@ -176,7 +295,39 @@ def test_gtsrb(data_path, where):
     assert class_names[42] == "lifted no overtaking trucks"
 
 
-@pytest.mark.parametrize("where", ["", "clevr"])
+AIRCRAFT = {  # the folder of the lists, and that of the images
+    "CoOp's": ("fgvc_aircraft", "fgvc_aircraft/images"),
+    "the archive's": ("fgvc_aircraft/fgvc-aircraft-2013b/data", "fgvc_aircraft/fgvc-aircraft-2013b/data/images"),
+    "torchvision's": ("fgvc-aircraft-2013b/data", "fgvc-aircraft-2013b/data/images"),
+    "class folders": ("fgvc_aircraft/lists", "fgvc_aircraft/photos/CLASS"),
+}
+
+
+@pytest.mark.parametrize("lists, images", AIRCRAFT.values(), ids=AIRCRAFT)
+def test_aircraft(data_path, lists, images):
+    expected = make_aircraft(data_path, lists, images)
+    splits = assert_reads("fgvc_aircraft", expected, ("707 320", "boeing 717", "f 16a/b"))
+    assert splits.train.name(1) == "0000001.jpg" or "CLASS" in images
+
+
+@pytest.mark.parametrize("line", ["0000001 Concorde", "0000001", "../0000001 707-320", "/etc/x 707-320"])
+def test_aircraft_of_which_a_list_is_damaged(data_path, line):
+    make_aircraft(data_path)
+    file = data_path / "fgvc_aircraft/images_variant_val.txt"
+    file.write_text(f"0000000 707-320\n{line}\n")
+    with pytest.raises(UserError) as error:
+        find_dataset("fgvc_aircraft").read()
+    assert str(error.value).startswith(f"{file}: each line is an image's number and a variant of variants.txt.\n")
+    assert f"Found: {line}\n" in str(error.value) and "tools/prepare_data.py fgvc_aircraft" in str(error.value)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="It cannot be read"):
+        find_dataset("fgvc_aircraft").read()
+    file.unlink()
+    with pytest.raises(UserError, match="No such file"):
+        find_dataset("fgvc_aircraft").read()
+
+
+@pytest.mark.parametrize("where", ["", "clevr", "clevr/archive"])
 def test_clevr(data_path, where):
     expected = make_clevr(data_path / where)
     splits = assert_reads("clevr", expected, "three four five six seven eight nine ten".split())
@@ -204,6 +355,8 @@ def test_the_table_says_what_is_published():
         "oxfordpets": (37, (2944, 736, 3669), 128, 64),
         "stanfordcars": (196, (6509, 1635, 8041), 128, 128),
         "sun397": (397, (15880, 3970, 19850), 128, 128),
+        "caltech101": (100, (4128, 1649, 2465), 128, 128),
+        "fgvc_aircraft": (100, (3334, 3333, 3333), 128, 128),
         "resisc45": (45, (18900, 6300, 6300), 128, 128),
     }
     table = {row.name: (row.num_classes, row.counts, row.image_size, row.batch_size) for row in DATASETS}

@@ -17,6 +17,7 @@ from errors import UserError
 
 CLASSES = ("river", "airplane", "Baseball_Diamond", "sea-ice")
 FOLDERS = ("resisc45/NWPU-RESISC45", "resisc45", "NWPU-RESISC45")
+DEEPER = ("resisc45/NWPU-RESISC45/NWPU-RESISC45", "resisc45/archive/Dataset/images")
 
 
 def make_resisc45(folder: str = FOLDERS[0], each: int = 10, classes: tuple[str, ...] = CLASSES):
@@ -28,7 +29,7 @@ def lists(splits) -> dict[str, list[str]]:
     return {part: [getattr(splits, part).name(i) for i in range(splits.sizes[part])] for part in PARTS}
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", FOLDERS + DEEPER)
 def test_folders(data_path, folder):
     expected = make_resisc45(folder)
     splits = find_dataset("resisc45").read()
@@ -94,6 +95,16 @@ def test_a_split_file_comes_first(data_path):
         assert splits.test.name(5) == "bird-of-Paradise/test_1.jpg"
         for path in filter(Path.is_dir, list((data_path / folder).iterdir())):
             shutil.rmtree(path)
+
+
+def test_a_copy_cut_into_parts_is_refused(data_path):
+    """Its training part alone would be taken for the whole, and another split drawn from it."""
+    for part in ("test", "train"):
+        make_resisc45(f"resisc45/Dataset/{part}")
+    with pytest.raises(UserError) as error:
+        find_dataset("resisc45").read()
+    folders = ", ".join(str(data_path / "resisc45/Dataset" / part) for part in ("test", "train"))
+    assert f"Class folders are in {folders}.\nMove all images of a class into one folder." in str(error.value)
 
 
 def test_errors(data_path):

@@ -4,22 +4,25 @@ import hashlib
 import io
 import json
 import shutil
+import ssl
 import tarfile
 import threading
 import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 from make_data import make_clevr, make_folders
 
 import cfg
 from data import catalog
-from data.catalog import Dataset, Download
 from data.coop import CoOp
+from data.dataset import Dataset, Download
 from errors import RunError, UserError
 from tools import prepare_data
+from tools.preparing import downloading
 
 COUNTS = (4, 2, 2)
 IMAGES = {
@@ -63,6 +66,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {"/split.json": split_json(), "/images.tar.gz": ARCHIVE}
         self.content_type, self.ranges = "application/octet-stream", True
+        self.head: int | None = None  # the status with which every HEAD is answered
         self.cuts: list[int | None] = []  # after how many bytes the next connections break
         self.log: list[tuple[str, str | None, int]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -77,24 +81,36 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
+    def do_HEAD(self):
+        content = self.server.files.get(self.path)
+        status = self.server.head or (404 if content is None else 200)
+        self.server.log.append((self.path, "HEAD", 0))
+        self.send_response(status)
+        self.send_header("Content-Type", self.server.content_type)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+
     def do_GET(self):
         content = self.server.files.get(self.path)
         if content is None:
             return self.send_error(404)
         wanted, status, start = self.headers["Range"], 200, 0
         if wanted and self.server.ranges:
-            status, start = 206, int(wanted.removeprefix("bytes=").removesuffix("-"))
+            status, start = 206, int(wanted.removeprefix("bytes=").partition("-")[0])
         if start >= len(content) > 0:
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(content)}")
             self.server.log.append((self.path, wanted, 0))
             return self.end_headers()
         cut = self.server.cuts.pop(0) if self.server.cuts else None
-        sent = content[start:][:cut]
+        end = len(content) if status == 200 or wanted.endswith("-") else int(wanted.rpartition("-")[2]) + 1
+        sent = content[start:end][:cut]
         self.server.log.append((self.path, wanted, len(sent)))
         self.send_response(status)
         self.send_header("Content-Type", self.server.content_type)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("Content-Length", str(end - start))
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
         self.end_headers()
         self.wfile.write(sent)
 
@@ -105,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(prepare_data, "PAUSE", 0.0)
+    monkeypatch.setattr(downloading, "PAUSE", 0.0)
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -123,8 +139,8 @@ def tiny(server, monkeypatch) -> Dataset:
         num_classes=2,
         counts=COUNTS,
         downloads=(
-            Download(f"{server.url}/split.json", "tiny_home/split_zhou_Tiny.json"),
-            Download(f"{server.url}/images.tar.gz", "tiny_home/images.tar.gz", MD5, "tiny_home"),
+            Download((f"{server.url}/split.json",), "tiny_home/split_zhou_Tiny.json"),
+            Download((f"{server.url}/images.tar.gz",), "tiny_home/images.tar.gz", MD5, "tiny_home"),
         ),
     )
     return only(monkeypatch, row)
@@ -173,7 +189,7 @@ def test_downloads_unpacks_and_verifies(tiny, server, capsys):
 
 def test_zip_into_data_path_itself(tiny, server, monkeypatch):
     server.files["/images.zip"] = zipped({f"tiny_home/images/{name}": data for name, data in IMAGES.items()})
-    archive = Download(f"{server.url}/images.zip", "tiny_home/images.zip", None, "")
+    archive = Download((f"{server.url}/images.zip",), "tiny_home/images.zip", None, "")
     only(monkeypatch, replace(tiny, downloads=(tiny.downloads[0], archive)))
     cfg.data_path.mkdir(mode=0o700)
     prepare_data.main(["tiny"])
@@ -265,11 +281,14 @@ def test_broken_connections_are_made_again(tiny, server, capsys):
 
 
 def test_gives_up_after_a_few_connections_and_keeps_what_came(tiny, server):
-    server.cuts = [None, 1000, *[0] * prepare_data.ATTEMPTS]
+    server.cuts = [None, 1000, *[0] * downloading.ATTEMPTS]
     message = failure("tiny")
-    assert len(server.asked("/images.tar.gz")) == prepare_data.ATTEMPTS
-    assert f"It failed: the connection ended after 1000 of {len(ARCHIVE)} bytes" in message
-    assert f"Type the command again later, or put the file at {home() / 'images.tar.gz'}." in message
+    assert len(server.asked("/images.tar.gz")) == downloading.ATTEMPTS
+    assert (
+        f"It failed:\n{server.url}/images.tar.gz: the connection ended after 1000 of {len(ARCHIVE)} bytes\n" in message
+    )
+    goes_on = "If you type the command again, it goes on with the 1000 bytes that came."
+    assert message.endswith(f"{goes_on} Put the file at {home() / 'images.tar.gz'}. Then type the command again.")
     assert (home() / "images.tar.gz.part").read_bytes() == ARCHIVE[:1000]
     prepare_data.main(["tiny"])
     assert server.asked("/images.tar.gz")[-1] == ("bytes=1000-", len(ARCHIVE) - 1000)
@@ -279,8 +298,8 @@ def test_wrong_md5(tiny, server, monkeypatch):
     split_file, archive = tiny.downloads
     only(monkeypatch, replace(tiny, downloads=(split_file, replace(archive, md5="0" * 32))))
     message = failure("tiny")
-    assert f"images.tar.gz.part: expected the md5 {'0' * 32}." in message
-    assert f"Found {MD5}. It has been deleted." in message
+    wrong = f"{server.url}/images.tar.gz: its file has the md5 {MD5}, not {'0' * 32}; it has been deleted"
+    assert f"tiny: images.tar.gz is needed.\nIt failed:\n{wrong}\n" in message
     assert [path.name for path in home().iterdir()] == ["split_zhou_Tiny.json"]
 
 
@@ -288,23 +307,165 @@ def test_not_on_the_server(tiny, server, monkeypatch):
     del server.files["/images.tar.gz"]
     only(monkeypatch, replace(tiny, by_hand="Or put the images into {data_path}/tiny_home/images/."))
     message = failure("tiny")
-    assert f"tiny: {server.url}/images.tar.gz was asked for.\nIt failed: HTTP Error 404: Not Found\n" in message
-    assert f"put the file at {home() / 'images.tar.gz'}. Or put the images into {home()}/images/." in message
+    answer = f"{server.url}/images.tar.gz: HTTP Error 404: Not Found"
+    assert (
+        f"tiny: images.tar.gz is needed.\nIt failed:\n{answer}\nPut the file at {home()}/images.tar.gz. Or" in message
+    )
+    assert message.endswith(f"Or put the images into {home()}/images/. Then type the command again.")
+    assert "later" not in message and len(server.log) == 1, "the split file; a 404 is not asked for again"
+
+
+def two_addresses(tiny, server, monkeypatch) -> list[str]:
+    """The images' archive has two addresses, and the images may also be put by hand."""
+    urls = [f"{server.url}/mirror.tar.gz", f"{server.url}/images.tar.gz"]
+    split_file, archive = tiny.downloads
+    downloads = (split_file, replace(archive, urls=tuple(urls)))
+    only(monkeypatch, replace(tiny, downloads=downloads, by_hand="Or unpack zenodo's copy in {data_path}/tiny_home/."))
+    return urls
+
+
+def test_the_first_address_that_has_the_file_is_enough(tiny, server, monkeypatch):
+    two_addresses(tiny, server, monkeypatch)
+    server.files["/mirror.tar.gz"] = ARCHIVE
+    prepare_data.main(["tiny"])
+    assert images_on_disk() == IMAGES
+    assert [path for path, *_ in server.log] == ["/split.json", "/mirror.tar.gz"]
+
+
+@pytest.mark.parametrize("mirror", [None, b"another file", ARCHIVE[:-1]])
+def test_the_next_address_is_asked(tiny, server, monkeypatch, mirror):
+    two_addresses(tiny, server, monkeypatch)
+    if mirror:
+        server.files["/mirror.tar.gz"] = mirror
+    prepare_data.main(["tiny"])
+    assert images_on_disk() == IMAGES
+    assert [path for path, *_ in server.log][-1] == "/images.tar.gz"
+    assert server.asked("/images.tar.gz") == [(None, len(ARCHIVE))], "nothing of the wrong file is kept"
+
+
+def test_a_part_from_one_address_is_completed_by_the_next(tiny, server, monkeypatch):
+    two_addresses(tiny, server, monkeypatch)
+    server.files["/mirror.tar.gz"] = ARCHIVE
+    server.cuts = [None, 1000, *[0] * (downloading.ATTEMPTS - 1)]
+    prepare_data.main(["tiny"])
+    assert server.asked("/images.tar.gz") == [("bytes=1000-", len(ARCHIVE) - 1000)]
+    assert images_on_disk() == IMAGES
+
+
+def test_a_part_of_another_file_is_dropped_and_the_same_address_asked_again(tiny, server):
+    put_part(b"x" * 1000)
+    prepare_data.main(["tiny"])
+    assert server.asked("/images.tar.gz") == [("bytes=1000-", len(ARCHIVE) - 1000), (None, len(ARCHIVE))]
+    assert images_on_disk() == IMAGES
+
+
+def test_what_each_address_answered(tiny, server, monkeypatch):
+    first, second = two_addresses(tiny, server, monkeypatch)
+    del server.files["/images.tar.gz"]
+    server.files["/mirror.tar.gz"] = b"another file"
+    md5 = hashlib.md5(b"another file").hexdigest()
+    assert failure("tiny") == (
+        "tiny: images.tar.gz is needed.\nIt failed:\n"
+        f"{first}: its file has the md5 {md5}, not {MD5}; it has been deleted\n"
+        f"{second}: HTTP Error 404: Not Found\n"
+        f"Put the file at {home()}/images.tar.gz. Or unpack zenodo's copy in {home()}/. Then type the command again."
+    )
+
+
+def test_a_file_without_an_address(tiny, server, monkeypatch):
+    """It has to be put there by hand, or it was in the archive before it."""
+    outer = Download((f"{server.url}/outer.zip",), "tiny_home/outer.zip", None, "")
+    inner = Download((), "tiny_home/images.tar.gz", None, "tiny_home")
+    only(monkeypatch, replace(tiny, downloads=(tiny.downloads[0], inner)))
+    message = failure("tiny")
+    assert message.startswith("tiny: images.tar.gz is needed.\nNo server is known that has it.\nPut the file at ")
+    server.files["/outer.zip"] = zipped({"tiny_home/images.tar.gz": ARCHIVE})
+    only(monkeypatch, replace(tiny, downloads=(tiny.downloads[0], outer, inner)))
+    prepare_data.main(["tiny"])
+    assert images_on_disk() == IMAGES
+
+
+def test_a_certificate_that_is_not_valid_is_not_asked_for_again(monkeypatch):
+    expired = URLError(ssl.SSLCertVerificationError("certificate has expired"))
+    asked = []
+
+    def connect():
+        asked.append(1)
+        raise expired
+
+    with pytest.raises(URLError, match="certificate has expired"):
+        downloading.patiently(connect)
+    assert len(asked) == 1
+
+
+def checked(*names: str) -> str:
+    """The message of `--check`."""
+    with pytest.raises(RunError) as error:
+        prepare_data.main(["--check", *names])
+    assert error.value.exit_code == 1
+    return str(error.value)
+
+
+@pytest.mark.parametrize("head", [None, 403, 405, 501])
+def test_check_finds_every_address_alive(tiny, server, capsys, head):
+    """Of a server that refuses HEAD, one byte is asked for."""
+    server.head = head
+    prepare_data.main(["--check"])
+    assert len(split_json()) < 1000 and 10**6 < len(ARCHIVE) < 10**7
+    assert capsys.readouterr().out.splitlines() == [
+        "data set  file                            answer               address",
+        f"tiny      tiny_home/split_zhou_Tiny.json  ok, {len(split_json())} bytes        {server.url}/split.json",
+        f"tiny      tiny_home/images.tar.gz         ok, {len(ARCHIVE):,} bytes  {server.url}/images.tar.gz",
+    ]
+    assert server.asked("/images.tar.gz") == [("HEAD", 0)] + [("bytes=0-0", 1)] * bool(head)
+    assert not cfg.data_path.exists(), "nothing is kept"
+
+
+def test_check_of_a_server_that_knows_neither_head_nor_ranges(tiny, server, capsys):
+    server.head, server.ranges = 405, False
+    prepare_data.main(["--check"])
+    assert f"ok, {len(ARCHIVE):,} bytes" in capsys.readouterr().out
+
+
+def test_check_names_every_dead_address(tiny, server, monkeypatch, capsys):
+    mirror, _ = two_addresses(tiny, server, monkeypatch)
+    message = checked()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[2].split(maxsplit=2)[2] == f"HTTP Error 404: Not Found  {mirror}"
+    assert lines[3].endswith("/images.tar.gz") and " ok, " in lines[3]
+    assert f"asked for at 3 addresses.\n1 of 3 do not have their file: {mirror}\n" in message
+    assert message.endswith("Replace each in data/catalog.py by an address that has a file of the same md5.")
+
+
+def test_check_takes_a_web_page_for_no_file(tiny, server, capsys):
+    server.content_type = "text/html"
+    message = checked("tiny")
+    assert "2 of 2 do not have their file" in message and "whether this machine reaches the network" in message
+    assert capsys.readouterr().out.count("a web page came instead of the file") == 2
+
+
+def test_check_of_some_names(tiny, server, monkeypatch, capsys):
+    other = replace(tiny, name="other", downloads=(Download((f"{server.url}/lost",), "other/lost"),))
+    only(monkeypatch, tiny, other)
+    prepare_data.main(["--check", "tiny"])
+    assert "other" not in capsys.readouterr().out
+    assert "1 of 1 do not have" in checked("other")
+    assert "there is no such name" in failure("--check", "tinny")
 
 
 def test_no_server(tiny, monkeypatch):
-    gone = Download("http://127.0.0.1:9/split.json", "tiny_home/split_zhou_Tiny.json")
+    gone = Download(("http://127.0.0.1:9/split.json",), "tiny_home/split_zhou_Tiny.json")
     only(monkeypatch, replace(tiny, downloads=(gone,)))
-    monkeypatch.setattr(prepare_data, "ATTEMPTS", 2)
+    monkeypatch.setattr(downloading, "TIMEOUT", 5.0)
     message = failure("tiny")
     assert "Connection refused" in message
-    assert f"put the file at {home() / 'split_zhou_Tiny.json'}." in message
+    assert f"Put the file at {home() / 'split_zhou_Tiny.json'}." in message
 
 
 def test_web_page_of_google_drive(tiny, server, monkeypatch):
-    drive = Download("drive:AbC-1_2", "tiny_home/split_zhou_Tiny.json")
+    drive = Download(("drive:AbC-1_2",), "tiny_home/split_zhou_Tiny.json")
     only(monkeypatch, replace(tiny, downloads=(drive, tiny.downloads[1])))
-    monkeypatch.setattr(prepare_data, "DRIVE", f"{server.url}/download?id={{}}&confirm=t")
+    monkeypatch.setattr(downloading, "DRIVE", f"{server.url}/download?id={{}}&confirm=t")
     server.files["/download?id=AbC-1_2&confirm=t"] = b"<html>Quota exceeded</html>"
     server.content_type = "text/html; charset=utf-8"
     message = failure("tiny")
@@ -321,9 +482,9 @@ def test_web_page_of_google_drive(tiny, server, monkeypatch):
 
 
 def test_file_of_google_drive(tiny, server, monkeypatch):
-    drive = Download("drive:AbC-1_2", "tiny_home/split_zhou_Tiny.json")
+    drive = Download(("drive:AbC-1_2",), "tiny_home/split_zhou_Tiny.json")
     only(monkeypatch, replace(tiny, downloads=(drive, tiny.downloads[1])))
-    monkeypatch.setattr(prepare_data, "DRIVE", f"{server.url}/download?id={{}}&confirm=t")
+    monkeypatch.setattr(downloading, "DRIVE", f"{server.url}/download?id={{}}&confirm=t")
     server.files["/download?id=AbC-1_2&confirm=t"] = split_json()
     prepare_data.main(["tiny"])
     assert images_on_disk() == IMAGES
@@ -355,7 +516,7 @@ def test_an_unpacking_that_was_killed_is_done_again(tiny, server, monkeypatch):
 def test_an_archive_that_would_write_elsewhere_is_refused(tiny, server, monkeypatch, tmp_path, name, suffix, pack):
     name = name.format(tmp_path)
     server.files["/evil"] = pack({"images/cat/0.jpg": b"", name: b"escaped"})
-    only(monkeypatch, replace(tiny, downloads=(Download(f"{server.url}/evil", f"tiny_home/a.{suffix}", None, ""),)))
+    only(monkeypatch, replace(tiny, downloads=(Download((f"{server.url}/evil",), f"tiny_home/a.{suffix}", None, ""),)))
     message = failure("tiny")
     refused = f"It cannot be: {name} would be written outside of it."
     assert f"{home() / f'a.{suffix}'} has to be unpacked.\n{refused}" in message
@@ -372,7 +533,9 @@ def test_a_link_out_of_the_archive_is_refused(tiny, server, monkeypatch, tmp_pat
         archive.addfile(link)
         archive.addfile(tarfile.TarInfo("images/escaped.jpg"))
     server.files["/evil"] = content.getvalue()
-    only(monkeypatch, replace(tiny, downloads=(Download(f"{server.url}/evil", "tiny_home/a.tgz", None, "tiny_home"),)))
+    only(
+        monkeypatch, replace(tiny, downloads=(Download((f"{server.url}/evil",), "tiny_home/a.tgz", None, "tiny_home"),))
+    )
     assert "It cannot be: " in failure("tiny")
     assert list(tmp_path.rglob("escaped.jpg")) == []
 
@@ -402,7 +565,7 @@ def test_wrong_numbers(tiny, monkeypatch):
 
 def test_the_disk_is_too_small(tiny, monkeypatch):
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(prepare_data.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(downloading.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(RunError, match="free") as error:
         prepare_data.main(["tiny"])
     assert error.value.exit_code == 1
@@ -417,13 +580,13 @@ def test_data_path_cannot_be_written(tiny):
 
 
 def test_goes_on_with_the_other_names_when_one_fails(tiny, server, monkeypatch, capsys):
-    lost = replace(tiny, name="lost", downloads=(Download(f"{server.url}/lost", "lost/split_lost.json"),))
+    lost = replace(tiny, name="lost", downloads=(Download((f"{server.url}/lost",), "lost/split_lost.json"),))
     lost = replace(lost, layout=CoOp("lost", "images", "split_lost.json"))
     only(monkeypatch, lost, tiny)
     message = failure("lost", "tiny")
     captured = capsys.readouterr()
     assert COMPLETE in captured.out
-    assert "It failed: HTTP Error 404: Not Found" in captured.err
+    assert f"It failed:\n{server.url}/lost: HTTP Error 404: Not Found\n" in captured.err
     assert "To prepare: lost, tiny.\nFailed: lost.\n" in message
     assert message.endswith("type: python tools/prepare_data.py lost")
 
@@ -441,15 +604,20 @@ def test_digits_need_nothing(capsys, name):
     assert capsys.readouterr().out == expected
 
 
-def test_resisc45_says_what_to_put_where():
+def test_resisc45_says_what_to_put_where(monkeypatch):
+    row = next(row for row in catalog.DATASETS if row.name == "resisc45")
+    only(monkeypatch, replace(row, downloads=(replace(row.downloads[0], urls=()),)))
     by_hand = f"NWPU-RESISC45.rar in a browser (its authors keep it on OneDrive) and unpack it so that {cfg.data_path}/"
+    by_hand += "resisc45/NWPU-RESISC45/airplane/airplane_001.jpg exists."
     message = failure("resisc45")
-    assert f"There is no CLASS/*.jpg in {cfg.data_path / 'resisc45/NWPU-RESISC45'}, " in message
-    assert f"{by_hand}resisc45/NWPU-RESISC45/airplane/airplane_001.jpg exists." in message
+    assert message.startswith("resisc45: NWPU-RESISC45.zip is needed.\nNo server is known that has it.\n")
+    assert f"Put the file at {cfg.data_path}/resisc45/NWPU-RESISC45.zip. Or fetch {by_hand}" in message
     make_folders(cfg.data_path, "resisc45/NWPU-RESISC45", counts={".": 5}, ending=".jpg")
-    message = failure("resisc45")
-    assert "resisc45: expected 45 classes, 18900 training, 6300 validation, 6300 test images." in message
-    assert "Found 3 classes, 9 training, 3 validation, 3 test images." in message and by_hand in message
+    with pytest.raises(UserError) as error:
+        prepare_data.verify(row)
+    assert "resisc45: expected 45 classes, 18900 training, 6300 validation, 6300 test images." in str(error.value)
+    assert "Found 3 classes, 9 training, 3 validation, 3 test images." in str(error.value)
+    assert by_hand in str(error.value)
 
 
 def test_clevr_is_found_where_its_archive_is_unpacked(server, monkeypatch, tmp_path, capsys):
@@ -459,13 +627,28 @@ def test_clevr_is_found_where_its_archive_is_unpacked(server, monkeypatch, tmp_p
     server.files["/CLEVR_v1.0.zip"] = zipped(content)
     row = next(row for row in catalog.DATASETS if row.name == "clevr")
     (archive,) = row.downloads
-    assert archive.url.endswith("/CLEVR_v1.0.zip") and archive.md5
-    archive = replace(archive, url=f"{server.url}/CLEVR_v1.0.zip", md5=None)
+    assert archive.urls[0].endswith("/CLEVR_v1.0.zip") and archive.md5
+    archive = replace(archive, urls=(f"{server.url}/CLEVR_v1.0.zip",), md5=None)
     only(monkeypatch, replace(row, counts=(16, 0, 8), downloads=(archive,)))
     prepare_data.main(["clevr"])
     assert "clevr: complete (8 classes, 16 training, 0 validation, 8 test images)" in capsys.readouterr().out
     (cfg.data_path / "clevr/CLEVR_v1.0/images/val/CLEVR_val_000003.png").unlink()
     assert "1 are missing, such as" in failure("clevr")
+
+
+def test_caltech101_is_found_where_the_archive_in_its_archive_is_unpacked(server, monkeypatch, capsys):
+    row = next(row for row in catalog.DATASETS if row.name == "caltech101")
+    split_file, outer, inner = row.downloads
+    images = tar_gz({f"101_ObjectCategories/{name}": data for name, data in IMAGES.items()})
+    leftovers = {"__MACOSX/caltech-101/._101_ObjectCategories.tar.gz": b"", "caltech-101/show_annotation.m": b""}
+    server.files["/caltech-101.zip"] = zipped({"caltech-101/101_ObjectCategories.tar.gz": images} | leftovers)
+    split_file = replace(split_file, urls=(f"{server.url}/split.json",))
+    outer = replace(outer, urls=(f"{server.url}/caltech-101.zip",), md5=None)
+    only(monkeypatch, replace(row, num_classes=2, counts=COUNTS, downloads=(split_file, outer, inner)))
+    prepare_data.main(["caltech101"])
+    assert "caltech101: complete (2 classes, 4 training, 2 validation, 2 test images)" in capsys.readouterr().out
+    assert [path.name for path in cfg.data_path.iterdir()] == ["caltech-101"]
+    assert (cfg.data_path / "caltech-101/101_ObjectCategories/dog/3.jpg").is_file()
 
 
 def test_unknown_name_and_folders_of_the_users_own(tiny, server):

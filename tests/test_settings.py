@@ -1,7 +1,7 @@
 """What the papers set: optimizer, schedule, prompt, transforms and text prompts of each script, as `fit` gets them."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -240,7 +240,7 @@ def test_the_text_prompt(script, words, monkeypatch):
     assert seen["model"].network.class_names[1] == "the bee, here"
     small = next(row for row in catalog.DATASETS if row.name == "small")
     clevr = next(row for row in catalog.DATASETS if row.name == "clevr")
-    own = catalog.replace(small, text_template=clevr.text_template)
+    own = replace(small, text_template=clevr.text_template)
     monkeypatch.setattr(catalog, "DATASETS", (own,))
     seen = arguments_of_fit(script, (), words, monkeypatch)
     assert seen["model"].network.class_names[1] == "This is a photo of bee objects"
