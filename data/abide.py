@@ -62,7 +62,7 @@ class Abide:
         """(N,200,200) float32 in [0,1] and N labels, patients in the order of their FILE_ID."""
         import h5py
 
-        with (home / self.table).open(newline="", encoding="utf-8") as table:
+        with (home / self.table).open(newline="", encoding="utf-8-sig") as table:  # a spreadsheet saves a mark
             diagnosis = {row["FILE_ID"]: 2 - int(row["DX_GROUP"]) for row in csv.DictReader(table)}
         upper = np.triu_indices(SIDE, k=1)
         with h5py.File(home / self.values, "r") as file:

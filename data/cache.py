@@ -23,9 +23,10 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
-from data.splits import Split, quiet
+from data.image_file import DECODING, quiet
+from data.splits import Split
 from data.transforms import decode, describe_transforms
-from errors import UserError, printable
+from errors import UserError, in_short, printable
 
 _CHUNK = 256
 
@@ -63,8 +64,9 @@ Fixed = Sequence[Callable]  # the fixed part of a list of transforms
 def cached_pixels(split: Split, fixed: Fixed, folder: Path, label: str) -> np.ndarray | RaggedPixels | None:
     """The split's pixels after the fixed part of its transforms, mapped from a file in `folder`.
 
-    The file's name tells what went in: images (path, size, time), labels, transforms, Pillow's version. The file is
-    written under a temporary name and renamed, so a file under its own name is whole. A damaged file is made again.
+    The file's name tells what went in: images (path, size, time), labels, transforms, Pillow's version, DECODING. The
+    file is written under a temporary name and renamed, so a file under its own name is whole. A damaged file is made
+    again.
 
     Args:
         label: what messages and the progress bar call the split.
@@ -168,16 +170,24 @@ def check_images(split: Split, fixed: Fixed, label: str) -> None:
 
 
 def _decoded(split: Split, fixed: Fixed, label: str) -> Iterator[np.ndarray]:
-    """The pixels of the split's images in order; raises DamagedImages at the end if any image cannot be decoded."""
+    """The pixels of the split's images in order; at the end, it prints how many of them are empty.
+
+    Raises:
+        DamagedImages: at the end, if any image cannot be decoded.
+    """
     damaged: list[str] = []
+    empty: list[str] = []
 
     def pixels_of(position: int) -> np.ndarray | None:
         try:
-            return decode(fixed, split.open(position))
+            pixels = decode(fixed, split.open(position))
         except Exception as error:  # Pillow's decoders raise many kinds
             name = printable(split.name(position)[:300])
             damaged.append(f"  {name}  (label {split.labels[position]}): {_reason(error)}")
             return None
+        if looks_empty(pixels):
+            empty.append(printable(split.name(position)[:300]))
+        return pixels
 
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -191,6 +201,19 @@ def _decoded(split: Split, fixed: Fixed, label: str) -> Iterator[np.ndarray]:
                 yield from chunk
     if damaged:
         raise DamagedImages([f"{label}: {len(damaged)} of {len(split)} cannot be read:", *sorted(damaged)])
+    if empty:
+        print(
+            f"{label}: {len(empty)} of {len(split)} images look empty: all of their pixels are equal, or no value is"
+            f" above 15 of 255 ({in_short(sorted(empty))}). 16-bit files are divided by 256; scale those that hold"
+            " fewer bits up first.",
+            flush=True,
+        )
+
+
+def looks_empty(pixels: np.ndarray) -> bool:
+    """Whether all pixels (h,w,3) uint8 are equal, or too dark to see: 12 bits in a 16-bit file give 0 to 15."""
+    values = pixels.reshape(-1)
+    return bool(values.max() < 16 or (values[3:] == values[:-3]).all())
 
 
 def _reason(error: Exception) -> str:
@@ -201,5 +224,5 @@ def _reason(error: Exception) -> str:
 
 def _fingerprint(split: Split, fixed: Fixed) -> str:
     stamps = [split.source.stamp(index) for index in split.indices.tolist()]
-    content = [PIL.__version__, describe_transforms(fixed), split.labels.tolist(), stamps]
+    content = [PIL.__version__, DECODING, describe_transforms(fixed), split.labels.tolist(), stamps]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]

@@ -4,11 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from data.files import PassedOver, find_parts, leads_to_leftover
 from data.lmdb_images import LmdbImages
 from data.search import find_images
-from data.splits import PARTS, ImageFiles, Splits, is_below, whole
+from data.spelling import on_disk, tell_spellings
+from data.splits import PARTS, ImageFiles, Split, Splits, whole
 from errors import UserError, in_short, prepare_command
 
 
@@ -59,12 +61,16 @@ def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str, *,
     """A split file with its images. These are in LMDBs beside it, or are files below the roots (`data.search`).
 
     Raises:
-        UserError: the split file is malformed, or all of its images are missing.
+        UserError: the split file is malformed, all of its images are missing, or the LMDBs hold other labels.
     """
-    entries, class_names = load_split_json(split_file)
-    if (split_file.parent / "train.lmdb").is_file():
-        sources = {part: LmdbImages(split_file.parent / f"{part}.lmdb") for part in PARTS if entries[part]}
-        splits = {part: whole(source, source.labels) for part, source in sources.items()}
+    entries, class_names = load_split_json(split_file, image_roots)
+    lmdbs = {part: split_file.parent / f"{part}.lmdb" for part in PARTS}
+    if lmdbs["train"].exists():
+        splits = {
+            part: _from_lmdb(lmdbs[part], entries[part], split_file, class_names)
+            for part in PARTS
+            if entries[part] or lmdbs[part].exists()
+        }
     else:
         kept = {part: _without_leftovers(entries[part], f"{name} {part}") for part in PARTS if entries[part]}
         paths = [path for rows in kept.values() for path, _ in rows]
@@ -76,22 +82,48 @@ def read_split_file(split_file: Path, image_roots: Sequence[Path], name: str, *,
     return Splits(name, class_names, splits["train"], splits.get("val"), splits["test"])
 
 
-def load_split_json(split_file: Path) -> tuple[dict[str, list[tuple[str, int]]], tuple[str, ...]]:
-    """Reads {"train": [[relative path, label, class name], ...], "val": [...], "test": [...]}; "val" may be "valid".
+def _from_lmdb(path: Path, rows: list[tuple[str, int]], split_file: Path, class_names: Sequence[str]) -> Split:
+    """The images of an LMDB. Raises UserError if its labels are not those of the split file, whose names they get."""
+    images = LmdbImages(path)
+    listed = [label for _, label in rows]
+    if images.labels != listed:
+        found = f"{split_file.name} lists {len(listed)} images, {path.name} holds {len(images.labels)}."
+        if len(images.labels) == len(listed):
+            other = [number for number, label in enumerate(listed) if label != images.labels[number]]
+            label = listed[other[0]]
+            found = (
+                f"{len(other)} of {len(listed)} labels differ. Entry {other[0]} is label {label} ({class_names[label]})"
+                f" in {split_file.name}, and label {images.labels[other[0]]} in {path.name}."
+            )
+        raise UserError(
+            f"{path}: its labels, in order, are those of {split_file}, where the names of the classes come from.",
+            found,
+            f"Copy {split_file.name} and the LMDBs from one source; to read image files, move the LMDBs elsewhere.",
+        )
+    return whole(images, images.labels)
+
+
+def load_split_json(
+    split_file: Path, image_roots: Sequence[Path]
+) -> tuple[dict[str, list[tuple[str, int]]], tuple[str, ...]]:
+    """Reads {"train": [[path, label, class name], ...], "val": [...], "test": [...]}; "val" may be "valid".
+
+    The paths are relative to the images' folder, or lie below one of `image_roots`.
 
     Returns:
-        (path, label) lists by part, and the class names by label.
+        (path, label) lists by part, with paths as the disk has them (`data.spelling`), and the class names by label.
 
     Raises:
         UserError: it has another structure, no training or test images, gaps in its labels, or two names for one label.
     """
     try:
-        content = json.loads(split_file.read_text(encoding="utf-8"))
+        content = json.loads(split_file.read_bytes())  # UTF-8 or UTF-16, with or without a mark
     except (ValueError, RecursionError) as error:
         raise _malformed(split_file, f"it is no JSON: {error}") from None
     if not isinstance(content, dict):
         raise _malformed(split_file, f"it holds a {type(content).__name__}")
     names: dict[int, str] = {}
+    written: dict[str, str] = {}
     entries: dict[str, list[tuple[str, int]]] = {}
     found = find_parts(content, str(split_file))
     if others := [json.dumps(key) for key in content if key not in found.values()]:
@@ -103,12 +135,16 @@ def load_split_json(split_file: Path) -> tuple[dict[str, list[tuple[str, int]]],
         for number, row in enumerate(rows):
             if not isinstance(row, list) or [type(value) for value in row] != [str, int, str]:
                 raise _malformed(split_file, f'entry {number} of its "{part}" is {json.dumps(row)[:100]}')
-            if not is_below(row[0]):
-                raise _malformed(split_file, f'entry {number} of its "{part}" lies outside: {json.dumps(row)[:100]}')
-            if names.setdefault(row[1], row[2]) != row[2]:
-                both = f"{names[row[1]][:100]} and {row[2][:100]}"
+            if (path := on_disk(row[0], image_roots)) is None:
+                outside = f"lies outside of the images' folder ({image_roots[0]})"
+                raise _malformed(split_file, f'entry {number} of its "{part}" {outside}: {json.dumps(row)[:100]}')
+            class_name = normalize("NFC", row[2])
+            if names.setdefault(row[1], class_name) != class_name:
+                both = f"{names[row[1]][:100]} and {class_name[:100]}"
                 raise _malformed(split_file, f"label {row[1]} is called both {both}")
-        entries[part] = [(path, label) for path, label, _ in rows]
+            written[row[0]] = path
+        entries[part] = [(written[path], label) for path, label, _ in rows]
+    tell_spellings(written, str(split_file))
     for part in ("train", "test"):
         if not entries[part]:
             raise _malformed(split_file, f'its "{part}" list is missing or empty')

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.cache import RaggedPixels, cached_pixels, check_images
 from data.crops import FlatPixels, crop_and_flip
-from data.splits import ImageArrays, Split, quiet
+from data.image_file import quiet
+from data.splits import ImageArrays, Split
 from data.transforms import decode, keeps_size, split_transforms, vary
 from errors import UserError
 

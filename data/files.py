@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from errors import UserError, printable
 
-# What Pillow reads of `data.splits.FORMATS`, by the end of a file's name.
+# What Pillow reads of `data.image_file.FORMATS`, by the end of a file's name.
 ENDINGS = frozenset(".apng .bmp .gif .jfif .jpe .jpeg .jpg .pbm .pfm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 # Image formats that cameras and web sites write and that are not read.
 FOREIGN_FORMATS = dict.fromkeys((".heic", ".heif", ".hif"), "HEIC") | {".avif": "AVIF"}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from data.image_file import open_rgb
 from data.lmdb_file import DamagedLmdb, find_values
-from data.splits import open_rgb
 from errors import UserError
 
 # Python pickles ints, bytes, lists and tuples with these. None of them looks up a name, calls, or builds an object.
@@ -49,7 +49,7 @@ def _shown(key: bytes) -> str:
 
 
 class LmdbImages:
-    """Images and labels of one `train.lmdb`, `val.lmdb` or `test.lmdb`.
+    """Images and labels of one `train.lmdb`, `val.lmdb` or `test.lmdb`: a file, or a folder with `data.mdb`.
 
     `__len__` holds a pickled int, `__keys__` a pickled list of keys, and each key (encoded image bytes, int label).
 
@@ -58,9 +58,10 @@ class LmdbImages:
     """
 
     def __init__(self, path: Path):
-        self.path = path
+        self._shown = path.name
+        self.path = path / "data.mdb" if path.is_dir() else path
         try:
-            self._values = find_values(path)
+            self._values = find_values(self.path)
             count, self.keys = self._value(b"__len__"), self._value(b"__keys__")
             if type(count) is not int or type(self.keys) is not list or {type(key) for key in self.keys} - {bytes}:
                 raise pickle.UnpicklingError("__len__ is no int or __keys__ no list of bytes")
@@ -96,7 +97,7 @@ class LmdbImages:
         return open_rgb(io.BytesIO(self._image_and_label(index)[0]))
 
     def name(self, index: int) -> str:
-        return f"{self.path.name} key {self.keys[index].decode(errors='backslashreplace')}"
+        return f"{self._shown} key {self.keys[index].decode(errors='backslashreplace')}"
 
     def stamp(self, index: int) -> tuple:
         status = self.path.stat()

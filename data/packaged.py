@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.splits import ImageArrays, Splits, to_rgb, whole
+from data.image_file import to_rgb
+from data.splits import ImageArrays, Splits, whole
 
 PICTURES = (
     "astronaut brick cat coffee coins grass gravel hubble_deep_field immunohistochemistry stereo_motorcycle page"

@@ -2,27 +2,24 @@
 
 import hashlib
 import json
-import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
 
+from data.image_file import DECODING, open_rgb
 from errors import UserError, in_short, printable
 
 if TYPE_CHECKING:  # to list images needs no torch
     from torch import Tensor
 
 PARTS = ("train", "val", "test")
-# Pillow knows more formats. One of them is a program: Pillow has Ghostscript execute PostScript.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 class ImageSource(Protocol):
@@ -41,36 +38,9 @@ class ImageSource(Protocol):
         """What each image is, wherever it lies: its name below the data set's folder, and a checksum of its bytes."""
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any colour mode (grey of 1, 8 or 16 bits, palette, alpha, CMYK) to RGB. Alpha is dropped, not blended."""
-    if image.mode.startswith("I"):  # 16-bit grey: PIL would clip it at 255 instead of scaling it
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.mode == "P":
-        image = image.convert("RGBA")  # a palette may carry its own transparency
-    return image.convert("RGB")
-
-
-def open_rgb(file: Path | BinaryIO) -> Image.Image:
-    """An image of one of FORMATS in mode RGB. The file's ending does not matter."""
-    with Image.open(file, formats=FORMATS) as image:
-        return to_rgb(image)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences Pillow's warnings of odd metadata, on which pixels do not depend. An image of more than 89 million
-    pixels, of which Pillow warns as a decompression bomb, becomes an error. The whole process is silenced, so only one
-    thread at a time may call this.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
 def is_below(path: str) -> bool:
     """Whether a relative path from a data set's file stays inside its folder."""
-    return not PurePath(path).is_absolute() and ".." not in PurePath(path).parts
+    return not PurePath(path).anchor and ".." not in PurePath(path).parts
 
 
 def sampled_checksum(path: Path) -> tuple[int, int]:
@@ -156,7 +126,7 @@ class Split:
     def fingerprint(self) -> str:
         """`33 images, 0c1d2e3f4a5b`: equal if names, contents, labels and their order are, wherever the images lie."""
         images = self.source.identities(self.indices.tolist())
-        return f"{len(self)} images, {_hash([images, self.labels.tolist()])}"
+        return f"{len(self)} images, {_hash([DECODING, images, self.labels.tolist()])}"
 
     def take(self, positions: np.ndarray) -> "Split":
         return replace(self, indices=self.indices[positions], labels=self.labels[positions])

@@ -38,10 +38,13 @@ class Torchvision:
     read_part: Callable[[Path, bool], tuple[Sequence[str], Split]]
 
     def read(self, data_path: Path, name: str) -> Splits:
+        reasons = []
         for root in (data_path / name, data_path, *_folders_below(data_path / name)):
             try:
                 (names, train), (_, test) = self.read_part(root, True), self.read_part(root, False)
-            except (RuntimeError, FileNotFoundError):
+            except (RuntimeError, FileNotFoundError) as error:
+                reason = str(error).split(" You can use download")[0].rstrip(".")  # our flag has another name
+                reasons.append(f" In {root}: {reason}.")
                 continue
             except UserError:
                 raise
@@ -55,7 +58,7 @@ class Torchvision:
         raise UserError(
             f"--dataset {name}: its files, in torchvision's layout, are read from data_path ({data_path}).",
             f"They are not in {data_path / name}, or they are damaged."
-            + ("" if data_path.is_dir() else " data_path itself is not there."),
+            + ("".join(reasons[:3]) if data_path.is_dir() else " data_path itself is not there."),
             f"If it lies elsewhere set VP_DATA_PATH, or data_path in cfg.py. If not, type: {prepare_command(name)}",
         )
 
@@ -90,7 +93,7 @@ def read_gtsrb(root: Path, train: bool) -> tuple[Sequence[str], Split]:
     home = root / "gtsrb"
     folder = home / "GTSRB" / ("Training" if train else "Final_Test/Images")
     if not folder.is_dir():
-        raise FileNotFoundError(folder)
+        raise FileNotFoundError(f"There is no {folder}")
     if train:
         passed = PassedOver("gtsrb train", belongs=(".csv", ".txt"))
         classes = folders_in(folder, passed)
@@ -119,7 +122,7 @@ def read_clevr(root: Path, train: bool) -> tuple[Sequence[str], Split]:
     """
     part, home = "train" if train else "val", root / "clevr" / "CLEVR_v1.0"
     if not (home / "images" / part).is_dir():
-        raise FileNotFoundError(home / "images" / part)
+        raise FileNotFoundError(f"There is no {home / 'images' / part}")
 
     def summary(value: dict) -> tuple[str, int] | list | None:
         return (value["image_filename"], len(value["objects"])) if "objects" in value else value.get("scenes")

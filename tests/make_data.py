@@ -88,11 +88,11 @@ def make_folders(
     return expected
 
 
-def write_lmdb(path: Path, values: list, *, protocol: int = 4, **special: bytes) -> None:
-    """One LMDB file of pickled `values`; `special` replaces the pickles of `__len__` or `__keys__`."""
+def write_lmdb(path: Path, values: list, *, protocol: int = 4, subdir: bool = False, **special: bytes) -> None:
+    """One LMDB of pickled `values`, a file or a folder; `special` replaces the pickles of `__len__` or `__keys__`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     keys = [str(number).encode() for number in range(len(values))]
-    how = {"subdir": False, "map_size": 1 << 24, "sync": False}
+    how = {"subdir": subdir, "map_size": 1 << 24, "sync": False}
     with lmdb.open(str(path), **how) as environment, environment.begin(write=True) as to:
         for key, value in zip(keys, values, strict=True):
             to.put(key, value if isinstance(value, bytes) else pickle.dumps(value, protocol=protocol))

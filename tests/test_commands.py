@@ -92,6 +92,17 @@ def test_the_originals_checkpoint_opens_here(trained, run_script, tmp_path, smal
     assert run_script("tools/predict", *words, image) == expected
 
 
+def test_prediction_turns_images_upright(trained, run_script, small, tmp_path):
+    """As a telephone saves a photograph that was taken upright."""
+    image = next((small / "test").rglob("*.png"))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the file's left column is on top
+    with Image.open(image) as opened:
+        opened.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "sideways.png", exif=exif)
+    upright, sideways = run_script("tools/predict", "--checkpoint", trained, image, tmp_path / "sideways.png").values()
+    assert upright == sideways
+
+
 def test_a_file_of_the_version_before_opens(run_script):
     """`tests/files/version_before.pth` was written by it: ilm_vp.py on this network and these images, 3 epochs."""
     found = run_script("tools/evaluate", "--checkpoint", ROOT / "tests/files/version_before.pth")

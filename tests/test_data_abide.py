@@ -69,6 +69,19 @@ def test_equal_correlations(data_path):
     assert not np.asarray(find_dataset("abide").read().train.open(0)).any()
 
 
+def test_table_saved_by_a_spreadsheet(data_path):
+    """It begins with a byte order mark, here before the column that is needed."""
+    make_abide(data_path)
+    expected = find_dataset("abide").read().train.labels
+    file = data_path / "abide/Phenotypic_V1_0b_preprocessed1.csv"
+    with file.open(newline="") as table:
+        rows = [row[2:] for row in csv.reader(table)]
+    with file.open("w", newline="", encoding="utf-8-sig") as table:
+        csv.writer(table).writerows(rows)
+    assert file.read_bytes().startswith(b"\xef\xbb\xbfFILE_ID")
+    assert find_dataset("abide").read().train.labels.tolist() == expected.tolist()
+
+
 def test_inner_mask():
     mask = find_dataset("abide").inner_mask()
     for row in range(200):

@@ -218,14 +218,16 @@ def test_other_images_give_a_new_cache(data_path, cache):
 
 def test_other_transforms_give_a_new_cache(cache, mixed):
     """Every list of a grid, in one folder, under one label; the same list again finds its file."""
-    sizes = [v2.Resize(size, mode) for size in (8, 9, (8, 8), (8, 9)) for mode in ("bilinear", "bicubic")]
+    sizes = [
+        v2.Resize(size, mode) for size in (8, 9, (8, 8), (8, 9)) for mode in (v2.InterpolationMode.BILINEAR, BICUBIC)
+    ]
     crops = [[], [v2.CenterCrop(8)], [v2.CenterCrop(5)], [v2.Pad(1)], [v2.Grayscale()]]
     for number, transforms in enumerate(([size, *crop] for size in sizes for crop in crops), start=1):
         assert pixels(cache, mixed, transforms) == number
 
 
 def test_equal_lists_share_a_file(cache, mixed):
-    equal = [[v2.Resize(8, v2.InterpolationMode.BICUBIC)], [v2.Resize([8], BICUBIC)], [v2.Resize((8,), "bicubic")]]
+    equal = [[v2.Resize(8, BICUBIC)], [v2.Resize([8], BICUBIC)], [v2.Resize((8,), BICUBIC)]]
     assert [pixels(cache, mixed, transforms) for transforms in equal] == [1, 1, 1]
 
 

@@ -15,7 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from data.catalog import DATASETS, find_dataset
 from data.files import ENDINGS
-from data.splits import FORMATS
+from data.image_file import FORMATS
 
 
 def test_addresses_and_checksums_are_torchvisions():

@@ -56,9 +56,9 @@ def folder_in_its_place(path):
 # what is wrong with which training image (label of its class folder), and a word of the reason given
 DAMAGES = [
     (truncated, "Pink_Primrose/train_0.jpg", 0, "truncated"),
-    (text, "bird-of-Paradise/train_1.jpg", 2, "cannot identify"),
+    (text, "bird-of-Paradise/train_1.jpg", 2, "it is HTML, XML or SVG; BMP, GIF, JPEG"),
     (missing, "banded/train_2.jpg", 1, "there is no such file"),
-    (zero_bytes, "banded/train_0.jpg", 1, "cannot identify"),
+    (zero_bytes, "banded/train_0.jpg", 1, "the file is empty"),
     (truncated_in_header, "Pink_Primrose/train_2.jpg", 0, ""),
     (folder_in_its_place, "bird-of-Paradise/train_2.jpg", 2, "directory"),
 ]
@@ -97,7 +97,7 @@ def png(path, width, height):
     Image.new("1", (width, height)).save(path, "PNG")
 
 
-HUGE = [(postscript, "cannot identify"), (gigapixels, "144000000 pixels"), (narrow, "1 x 65535 pixels are too narrow")]
+HUGE = [(postscript, "it is PostScript"), (gigapixels, "144000000 pixels"), (narrow, "1 x 65535 pixels are too narrow")]
 
 
 @cached
@@ -186,10 +186,11 @@ def test_more_images_than_one_chunk(data_path, cache, monkeypatch, transform):
 def test_damaged_image_in_lmdb(data_path, cache):
     make_lmdb(data_path)
     image = encoded(noise(0), "JPEG")
-    write_lmdb(data_path / "dtd/test.lmdb", [(image, 0), (image[:200], 1), (b"", 2), (image, 0)])
+    values = [(image, 0), (image[:200], 1), (b"", 2), (image, 0), (image, 1), (image, 2)]
+    write_lmdb(data_path / "dtd/test.lmdb", values)
     with pytest.raises(UserError) as error:
         loaders("dtd", cache and data_path / cache)
-    assert "2 of 4 cannot be" in str(error.value)
+    assert "2 of 6 cannot be" in str(error.value)
     for label in (1, 2):
         assert f"(label {label})" in line_of(error, f"test.lmdb key {label}")
 

@@ -127,7 +127,7 @@ LOAD_SPLIT_JSON = f"""
 import sys; sys.path.insert(0, {str(REPOSITORY)!r})
 from pathlib import Path
 from data.coop import load_split_json
-try: load_split_json(Path(sys.argv[1]))
+try: load_split_json(Path(sys.argv[1]), [Path()])
 except Exception as error: print(type(error).__name__, error)
 """
 
@@ -224,13 +224,15 @@ def test_changed_checksum(data_path, monkeypatch, name, make):
     for file in sorted((data_path / name).rglob("*"))[-1:]:
         file.write_bytes(file.read_bytes() + b"x")
     message = message_of(name)
-    assert "damaged" in message and str(data_path / name) in message
+    assert f"In {data_path / name}: Dataset " in message and " not found or corrupted. In" in message
+    assert "download=True" not in message  # that is torchvision's advice
 
 
 def test_gtsrb_with_missing_parts(data_path):
     make_gtsrb(data_path / "gtsrb")
     (data_path / "gtsrb/gtsrb/GT-final_test.csv").rename(data_path / "table.csv")
-    assert "--dataset gtsrb" in message_of("gtsrb")
+    message = message_of("gtsrb")
+    assert "gtsrb/GT-final_test.csv" in message  # what was found to be missing
     (data_path / "gtsrb/gtsrb/GT-final_test.csv").write_text("Name;Label\n1.ppm;3\n")
     assert "KeyError" in message_of("gtsrb")
     (data_path / "table.csv").replace(data_path / "gtsrb/gtsrb/GT-final_test.csv")
@@ -251,7 +253,8 @@ def test_clevr_with_missing_parts(data_path):
     assert "damaged" in message_of("clevr")
     scenes.write_text(content)
     shutil.move(home / "images/train", home / "train")
-    assert "They are not in" in message_of("clevr")
+    message = message_of("clevr")
+    assert "They are not in" in message and f"There is no {home / 'images/train'}." in message
 
 
 @pytest.mark.parametrize("path", ["../val/CLEVR_val_000000.png", "/dev/zero", 5])

@@ -230,12 +230,52 @@ def test_split_without_its_lmdb(tmp_path, monkeypatch):
         find_dataset("dtd").read()
 
 
-@pytest.mark.parametrize("label", [-1, 3])
-def test_label_without_a_name(tmp_path, monkeypatch, label):
-    monkeypatch.setattr(cfg, "data_path", tmp_path)
-    make_lmdb(tmp_path)
-    write_lmdb(tmp_path / "dtd/train.lmdb", [(IMAGE, 0), (IMAGE, 1), (IMAGE, 2), (IMAGE, label)])
-    with pytest.raises(UserError, match=rf"from {min(label, 0)} to {max(label, 2)}"):
+# labels in train.lmdb where split.json lists 0 1 2 0 1 2 0 1 2; words of the message
+OTHER_LABELS = {
+    "shifted by one": ([1, 2, 0] * 3, ["9 of 9", "Entry 0 is label 0 (Pink_Primrose) in split.json, and label 1 in"]),
+    "another order": ([0, 1, 2] * 2 + [0, 2, 1], ["2 of 9", "Entry 7 is label 1 (banded) in split.json, and label 2"]),
+    "one without a name": ([0, 1, 2] * 2 + [0, 1, 3], ["1 of 9", "Entry 8", "label 3 in train.lmdb"]),
+    "a negative one": ([-1, 1, 2] * 3, ["3 of 9", "label -1 in train.lmdb"]),
+    "more": ([0, 1, 2] * 9, ["split.json lists 9 images, train.lmdb holds 27"]),
+    "fewer": ([0, 1, 2], ["split.json lists 9 images, train.lmdb holds 3"]),
+}
+
+
+@pytest.mark.parametrize("labels, words", OTHER_LABELS.values(), ids=OTHER_LABELS)
+def test_labels_are_those_of_the_split_file(data_path, labels, words):
+    """Else the map would print the names of other classes."""
+    make_lmdb(data_path)
+    write_lmdb(data_path / "dtd/train.lmdb", [(IMAGE, label) for label in labels])
+    with pytest.raises(UserError) as error:
+        find_dataset("dtd").read()
+    for word in [str(data_path / "dtd/train.lmdb"), *words]:
+        assert word in str(error.value)
+
+
+def test_lmdb_of_a_part_that_the_split_file_lacks(data_path):
+    make_lmdb(data_path, counts={"train": 1, "test": 1})
+    write_lmdb(data_path / "dtd/val.lmdb", [(IMAGE, 0)])
+    with pytest.raises(UserError, match=r"split\.json lists 0 images, val\.lmdb holds 1"):
+        find_dataset("dtd").read()
+
+
+def test_lmdbs_that_are_folders(data_path):
+    """`train.lmdb/data.mdb`; a folder's own time does not tell that the file in it has changed."""
+    expected = make_lmdb(data_path)
+    for part, samples in expected.items():
+        (data_path / f"dtd/{part}.lmdb").unlink()
+        write_lmdb(data_path / f"dtd/{part}.lmdb", [(encoded(p), label) for p, label in samples], subdir=True)
+    splits = find_dataset("dtd").read()
+    for part in expected:
+        split = getattr(splits, part)
+        assert split.labels.tolist() == [label for _, label in expected[part]]
+        np.testing.assert_array_equal(split.open(1), expected[part][1][0])
+    assert splits.val.name(1) == "val.lmdb key 1"
+    before = splits.test.source.stamp(0)
+    os.utime(data_path / "dtd/test.lmdb/data.mdb", ns=(0, 0))
+    assert find_dataset("dtd").read().test.source.stamp(0) != before
+    (data_path / "dtd/train.lmdb/data.mdb").unlink()
+    with pytest.raises(UserError, match=r"data\.mdb"):
         find_dataset("dtd").read()
 
 

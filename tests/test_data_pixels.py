@@ -54,7 +54,12 @@ COLOUR_MODES = {
         "CMYK",
         [[0, 255, 255], [200, 160, 120], [0, 0, 0]],
     ),
-    "I;16": (sixteen_bits(0, 255, 256, 32768, 65535), "png", "I;16", [[0] * 3, [0] * 3, [1] * 3, [128] * 3, [255] * 3]),
+    "I;16": (
+        sixteen_bits(0, 255, 256, 32768, 65535),
+        "png",
+        "I;16 or I",
+        [[0] * 3, [0] * 3, [1] * 3, [128] * 3, [255] * 3],
+    ),
     "I;16, tif": (sixteen_bits(512, 65280), "tif", "I;16", [[2] * 3, [255] * 3]),
 }
 
@@ -64,7 +69,7 @@ def test_colour_modes(tmp_path, image, ending, mode, expected):
     path = tmp_path / f"image.{ending}"
     image.save(path)
     with Image.open(path) as saved:
-        assert saved.mode == mode  # else the file does not test what it should
+        assert saved.mode in mode.split(" or ")  # Pillow 10 has I for a PNG; else the file does not test what it should
     with warnings.catch_warnings():  # Pillow warns where it drops a palette's alpha
         warnings.simplefilter("error")
         opened = ImageFiles(tmp_path, [path.name]).open(0)

@@ -93,7 +93,7 @@ def test_a_split_file_comes_first(data_path):
         assert splits.train.source.root == data_path / folder
         assert splits.test.labels.tolist() == [label for _, label in expected["test"]]
         assert splits.test.name(5) == "bird-of-Paradise/test_1.jpg"
-        for path in (data_path / folder).glob("*/"):
+        for path in filter(Path.is_dir, list((data_path / folder).iterdir())):
             shutil.rmtree(path)
 
 

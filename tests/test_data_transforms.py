@@ -221,7 +221,7 @@ FIXED_LISTS = [
     [],
     [v2.Resize((128, 128))],
     [v2.Resize(164, BICUBIC), v2.CenterCrop(164)],
-    [v2.Resize([7], "nearest"), v2.CenterCrop((6, 5))],
+    [v2.Resize([7], v2.InterpolationMode.NEAREST), v2.CenterCrop((6, 5))],
     [v2.Resize(8, 2, max_size=9)],
     [v2.Pad([1, 2, 3, 4], fill=(7, 8, 9)), v2.Pad(2, padding_mode="reflect"), v2.Grayscale(3), v2.Grayscale()],
 ]
