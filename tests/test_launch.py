@@ -104,8 +104,8 @@ def test_sbatch_refuses(launch, cluster):
 
 
 def test_mistakes(run_script, launch, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    with pytest.raises(UserError, match=r"(?i)slurm(.|\n)*--executor local"):
+    with monkeypatch.context() as nowhere, pytest.raises(UserError, match=r"(?i)slurm(.|\n)*--executor local"):
+        nowhere.setenv("PATH", str(tmp_path))
         launch([["python"]])
     with pytest.raises(UserError, match="no such file"):
         run_script("tools/launch", tmp_path / "none.sh")

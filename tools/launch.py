@@ -35,6 +35,7 @@ from tools.common.command import run_command
 from tools.common.flag_types import positive_float, positive_int, whole_number
 from tools.common.machine import ROOT
 from tools.common.processes import launched
+from tools.common.shell import from_here, in_shell
 
 
 class Command(Checkpointable):
@@ -73,12 +74,10 @@ def main(argv: list[str] | None = None) -> list[submitit.Job]:
         next_step = "Correct --partition, --hours or --sbatch."
         raise UserError("sbatch has to accept an array job.", reason, next_step) from None
     for submitted, command in zip(jobs, commands, strict=True):
-        print(f"{submitted.job_id}  {shlex.join(command)}")
+        print(f"{submitted.job_id}  {in_shell(command)}")
     array = jobs[0].job_id.partition("_")[0]
     print(f"{len(jobs)} jobs, at most {args.limit} at a time. Output: {jobs[0].paths.folder}")
-    print(
-        f"Next:\n  squeue --job {array}\n  scancel {array}\n  python {os.path.relpath(ROOT / 'tools/results_table.py')}"
-    )
+    print(f"Next:\n  squeue --job {array}\n  scancel {array}\n  python {from_here(ROOT / 'tools/results_table.py')}")
     return jobs
 
 
@@ -170,7 +169,7 @@ def carry_out(
         job = executor.submit(command, words)
         job.wait()
         failed = job.exception() is not None
-        print(f"{'failed' if failed else 'done'}  {shlex.join(words)}: {job.paths.stdout}", flush=True)
+        print(f"{'failed' if failed else 'done'}  {in_shell(words)}: {job.paths.stdout}", flush=True)
         return job, failed
 
     with ThreadPoolExecutor(limit) as slots:

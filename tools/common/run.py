@@ -18,6 +18,7 @@ from tools.common.command import run_command
 from tools.common.machine import prepare_device
 from tools.common.processes import join, launched, part_of_batch
 from tools.common.run_folder import RunFolder
+from tools.common.shell import as_typed
 
 
 def run_experiment(train: Callable[[argparse.Namespace, "Run"], dict], parser: Parser) -> None:
@@ -209,7 +210,7 @@ def _explain(error: BaseException | None, args: argparse.Namespace, kept: str) -
     stopped = f"{args.method} had to stop"
     if isinstance(error, KeyboardInterrupt):
         how = " (with torchrun, as before)" if launched() else ""
-        return Interrupted("Interrupted.", kept, f"To continue: {args.command}{how}")
+        return Interrupted("Interrupted.", kept, f"To continue: {as_typed(args.command)}{how}")
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return RunError(f"{stopped}: out of memory on {args.device}.", kept, "Try a lower --batch-size.")
     if args.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):

@@ -22,6 +22,7 @@ from tools.common.machine import environment, without_old_objects
 from tools.common.naming import MACHINE, PLACE, run_name, setting
 from tools.common.processes import is_first, launched
 from tools.common.receipt import describe, summarise
+from tools.common.shell import as_typed
 
 
 class RunFolder:
@@ -125,7 +126,7 @@ class RunFolder:
         return self._saved_epochs
 
     def _resume(self) -> None:
-        start_over = f"Start over: {self.args.command} --fresh"
+        start_over = f"Start over: {as_typed(self.args.command)} --fresh"
         checkpoint, file = load_latest(self._checkpoint, start_over)
         if checkpoint is None:
             return
