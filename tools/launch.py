@@ -37,6 +37,13 @@ from tools.common.machine import ROOT
 from tools.common.processes import launched
 from tools.common.shell import from_here, in_shell
 
+# What to type next, by what sbatch says when it refuses an array job.
+REFUSALS = {
+    "generic resource": "If the cluster's nodes have no GPU, type --gpus 0.",
+    "configuration source": "Type the command on a SLURM machine, or with --executor local.",
+    "": "Correct --partition, --hours or --sbatch.",
+}
+
 
 class Command(Checkpointable):
     """A job: it carries out a command in a folder. If it is cut off at its time limit, it is queued again unchanged."""
@@ -71,7 +78,7 @@ def main(argv: list[str] | None = None) -> list[submitit.Job]:
         jobs = executor.map_array(job, commands)
     except FailedJobError as error:
         reason = str(error).strip().splitlines()[-1]
-        next_step = "Correct --partition, --hours or --sbatch."
+        next_step = next((todo for word, todo in REFUSALS.items() if word in reason), REFUSALS[""])
         raise UserError("sbatch has to accept an array job.", reason, next_step) from None
     for submitted, command in zip(jobs, commands, strict=True):
         print(f"{submitted.job_id}  {in_shell(command)}")
@@ -86,7 +93,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("commands", help="a script of experiments/reproduce, a file of commands, or - for stdin")
     parser.add_argument("--executor", choices=("slurm", "local"), default="slurm", help="default %(default)s")
     parser.add_argument("--limit", type=positive_int, default=1, help="most jobs at a time; default %(default)s")
-    parser.add_argument("--gpus", type=whole_number, default=1, help="GPUs of each job; default %(default)s")
+    parser.add_argument("--gpus", type=whole_number, default=1, help="GPUs of each job, 0 for none; default %(default)s")
     parser.add_argument("--cpus", type=positive_int, default=8, help="CPU cores of each job; default %(default)s")
     parser.add_argument("--memory", type=positive_float, help="of each job, in GB; default: the cluster's own")
     hours = "time limit of a job, in hours; then it is queued again, up to 20 times; default %(default)s"
