@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> Path:
     groups, notes = read_networks(args)
     output = target(args)
     chosen = [run for runs in groups for run in named(runs, args).run]
-    views = {run.path: view(run) for run in tqdm(chosen, desc="runs", unit="run", leave=False, disable=None)}
+    views = {run.path: view(run) for run in tqdm(chosen, desc="runs", unit="run", leave=False)}
     tables = [build_table(runs, args) for runs in groups]
     looks = style(sorted({run.column for run in chosen}))
     curves = [each for table in tables for each in curves_of(table, views, looks)]

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> str:
         text, notes = FORMATS[args.format](tables, notes)
     print("".join(f"{note}\n" for note in notes), end="", file=sys.stderr)
     if args.output:
-        write_whole(args.output, lambda file: file.write_text(text, encoding="utf-8"))
+        write_whole(args.output, lambda file: file.write_text(text, encoding="utf-8", errors="backslashreplace"))
     else:
         print(text, end="")
     return text
