@@ -93,7 +93,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("commands", help="a script of experiments/reproduce, a file of commands, or - for stdin")
     parser.add_argument("--executor", choices=("slurm", "local"), default="slurm", help="default %(default)s")
     parser.add_argument("--limit", type=positive_int, default=1, help="most jobs at a time; default %(default)s")
-    parser.add_argument("--gpus", type=whole_number, default=1, help="GPUs of each job, 0 for none; default %(default)s")
+    parser.add_argument("--gpus", type=whole_number, default=1, help="of each job, 0 for none; default %(default)s")
     parser.add_argument("--cpus", type=positive_int, default=8, help="CPU cores of each job; default %(default)s")
     parser.add_argument("--memory", type=positive_float, help="of each job, in GB; default: the cluster's own")
     hours = "time limit of a job, in hours; then it is queued again, up to 20 times; default %(default)s"
