@@ -216,6 +216,9 @@ def _explain(error: BaseException | None, args: argparse.Namespace, kept: str) -
     if args.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         reason = " ".join(str(error).split())[:200]
         return RunError(f"--compile: torch.compile failed ({reason}).", kept, "Run it without --compile.")
+    if isinstance(error, ValueError) and "Expected more than 1 value per channel" in str(error):  # torch's batch norm
+        asked = f"{args.network}: its batch normalisation trains on two images or more."
+        return UserError(asked, "A training batch has one image.", "Take more training images, or --batch-size 2.")
     if isinstance(error, NonFiniteLoss):
         lower = f"Try a lower --lr than {args.lr:g}, or --precision float32."
         return RunError(f"{stopped}: {error}.", kept, lower)
