@@ -1,4 +1,4 @@
-"""tools/launch.py and the script of docs/clusters.md on a real SLURM of two nodes, which tests/slurm_cluster.py makes."""
+"""tools/launch.py and the script of docs/clusters.md on a real SLURM of two nodes, made by tests/slurm_cluster.py."""
 
 import json
 import os
@@ -36,7 +36,7 @@ from tools.common.run_folder import RunFolder
 with open(sys.argv[1], "a+") as starts:
     starts.write("start\\n")
     starts.seek(0)
-    pause = 2 if len(starts.readlines()) < 3 else 0
+    pause = 4 if len(starts.readlines()) < 3 else 0
 end_epoch = RunFolder.end_epoch
 RunFolder.end_epoch = lambda *args: (end_epoch(*args), time.sleep(pause))
 prepare_process()
@@ -118,16 +118,16 @@ def test_a_command_that_fails(launch, environment):
 
 def test_a_time_limit_and_going_on(launch, environment, run_script, tmp_path):
     """The job reaches its limit, is queued again and continues, twice; it ends with what one start would give."""
-    words = (*SMALL, "--epoch", 60)
+    words = (*SMALL, "--epoch", 30)
     whole = run_script(SCRIPT, *words)
     (run := only_run(SCRIPT)).rename(tmp_path / "whole")
     (tmp_path / "slow.py").write_text(SLOW_AT_FIRST)
     command = [sys.executable, tmp_path / "slow.py", tmp_path / "starts", ROOT / f"{SCRIPT}.py", *words]
-    # SLURM counts in minutes, and looks every 30 s. This asks for the signal 20 s after a start, not 70 s before the end.
-    array = launch([command], "--hours", 1 / 60, "--sbatch", "signal=USR2@40")
-    assert states(array, environment) == {0: "COMPLETED"}, output(array, 0, "err")
+    # SLURM counts in minutes, and looks every 30 s. submitit asks for a signal 90 s before the limit, this for 40 s.
+    array = launch([command, ["true"]], "--limit", 2, "--hours", 1 / 60, "--sbatch", "signal=USR2@40")
+    assert states(array, environment) == {0: "COMPLETED", 1: "COMPLETED"}, output(array, 0, "err")
     assert len((tmp_path / "starts").read_text().splitlines()) >= 3
-    assert len(re.findall(r"Continuing after epoch \d+ of 60", output(array, 0, "out"))) >= 2
+    assert len(re.findall(r"Continuing after epoch \d+ of 30", output(array, 0, "out"))) >= 2
     assert without_times(json.loads((run / "result.json").read_text())) == without_times(whole)
     for name in ("ckpt.pth", "best.pth"):
         assert same(checkpoint(run / name), checkpoint(tmp_path / "whole" / name))
