@@ -4,6 +4,7 @@ slurm-client and munge, and root.
     python tests/slurm_cluster.py squeue --long
 """
 
+import argparse
 import os
 import shutil
 import socket
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -120,7 +121,8 @@ def said(environment: dict[str, str], *words: str) -> str:
     return subprocess.run(words, env=environment, capture_output=True, text=True).stdout
 
 
-def wait(folder: Path, environment: dict[str, str], ready, seconds: float = 30) -> None:
+def wait(folder: Path, environment: dict[str, str], ready: Callable[[], bool], seconds: float = 30) -> None:
+    """Raises RuntimeError, with the logs, if the cluster is not `ready` in time."""
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
@@ -148,7 +150,10 @@ def stop(process: subprocess.Popen) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="what is run on the cluster; then it is taken down")
+    args = parser.parse_args()
     if reason := missing():
         sys.exit(reason)
     with cluster() as variables:
-        sys.exit(subprocess.run(sys.argv[1:], env=os.environ | variables).returncode)
+        sys.exit(subprocess.run(args.command, env=os.environ | variables).returncode)
