@@ -32,7 +32,7 @@ def start(words: list, encoding: str) -> subprocess.CompletedProcess:
     [
         (f"lambda: print('{NAME}')", 0),
         (f"lambda: print('{NAME}', file=sys.stderr)", 0),
-        (f"lambda: [bar for bar in tqdm([1], desc='{NAME}')]", 0),
+        (f"lambda: list(tqdm([1], desc='{NAME}', disable=False))", 0),
         (f"lambda: (_ for _ in ()).throw(UserError('{NAME}', 'b', 'c'))", 2),
     ],
     ids=["stdout", "stderr", "bar", "mistake"],
@@ -41,7 +41,7 @@ def test_a_name_that_cannot_be_encoded_is_an_escape(act, code, encoding):
     text = "import sys\nfrom errors import UserError\nfrom tools.common.command import run_command\n"
     done = start(["-c", f"{text}from tqdm import tqdm\nrun_command({act})"], encoding)
     assert done.returncode == code and b"Traceback" not in done.stderr, done.stderr
-    assert b"\\u732b" in done.stdout + done.stderr or b"bar" in act.encode()
+    assert b"\\u732b" in done.stdout + done.stderr
 
 
 def test_a_name_that_is_no_text_is_an_escape():
