@@ -65,7 +65,7 @@ class Abide:
         with (home / self.table).open(newline="", encoding="utf-8-sig") as table:  # a spreadsheet saves a mark
             diagnosis = {row["FILE_ID"]: 2 - int(row["DX_GROUP"]) for row in csv.DictReader(table)}
         upper = np.triu_indices(SIDE, k=1)
-        with h5py.File(home / self.values, "r") as file:
+        with h5py.File(home / self.values, "r", locking=False) as file:
             patients = [patient for patient in sorted(file["patients"]) if "cc200" in file["patients"][patient]]
             images = np.zeros((len(patients), SIDE, SIDE), np.float32)
             for image, patient in zip(images, patients, strict=True):

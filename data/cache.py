@@ -10,6 +10,7 @@ that went down or a failing disk may leave holes in the file that nobody would s
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from PIL import Image
 from tqdm import tqdm
 
@@ -27,6 +28,7 @@ from data.image_file import DECODING, quiet
 from data.splits import Split
 from data.transforms import decode, describe_transforms
 from errors import UserError, in_short, printable
+from locks import locked
 
 _CHUNK = 256
 
@@ -96,19 +98,24 @@ def cached_pixels(split: Split, fixed: Fixed, folder: Path, label: str) -> np.nd
 
 @contextmanager
 def _one_process(file: Path, label: str) -> Iterator[None]:
-    """One of several processes that want a file makes it; the others wait and then find it."""
-    lock = FileLock(file.with_suffix(".lock"))
+    """One of several processes that want a file makes it; the others wait and then find it.
+
+    Where the file system has no locks, each of them makes it under a temporary name of its own. The last one stays.
+    """
+    name = file.with_suffix(".lock")
     try:
-        lock.acquire(timeout=0)
+        holding = locked(name, seconds=0)
     except Timeout:
         print(f"{label}: another process is decoding it; waiting for that process.", flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.unlink(lock.lock_file)  # a later process makes another lock and finds the file
-        lock.release()
+        holding = locked(name)
+    with holding as lock:
+        try:
+            for left in file.parent.glob(f"{file.stem}.*.tmp") if lock else ():  # by a process that was killed
+                left.unlink()
+            yield
+        finally:
+            with suppress(OSError):
+                os.unlink(name)  # a later process makes another lock and finds the file
 
 
 def _write(file: Path, split: Split, fixed: Fixed, label: str) -> None:
@@ -118,9 +125,7 @@ def _write(file: Path, split: Split, fixed: Fixed, label: str) -> None:
         OSError: the file cannot be written.
         DamagedImages: some images cannot be decoded.
     """
-    for left in file.parent.glob(f"{file.stem}.*.tmp"):  # left by a process that was killed
-        left.unlink()
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    temporary = file.with_suffix(f".{secrets.token_hex(8)}.tmp")
     free, needed = shutil.disk_usage(file.parent).free, _bytes_needed(len(split), fixed)
     if free < 1.02 * needed:
         raise OSError(f"{free / 1e9:.2f} GB free, about {needed / 1e9:.2f} GB needed")

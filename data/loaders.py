@@ -96,11 +96,15 @@ class Loader:
     """Iterates one split. Shuffling and random transforms draw from torch's CPU generator, which the training loop
     seeds. What is drawn depends neither on the part of the batch, nor on a cache, nor on the number of workers.
 
+    If one image is left for the last batch of a shuffled split, it joins the batch before it. Batch normalisation
+    cannot train on one image.
+
     Args:
         labels: (N,) int64.
         fetch: batches of positions (B,) int64 and the part of each -> the images of each part: (b,3,h,w), or (b,1,h,w)
             if the channels are equal (or what `encoded` made of them); uint8 or float32 in [0,1], on any device.
         batch_size: images of a whole batch.
+        shuffle: for training.
         part: the part of each batch that this process sees, of several that carry out one run; it may be empty.
     """
 
@@ -118,12 +122,19 @@ class Loader:
         self._fetch, self._part = fetch, part
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
+        return len(self._sizes)
+
+    @property
+    def _sizes(self) -> list[int]:
+        """How many images each batch has."""
+        count, left = divmod(len(self.labels), self.batch_size)
+        sizes = [self.batch_size] * count + [left] * (left > 0)
+        return [*sizes[:-2], self.batch_size + 1] if self.shuffle and count and left == 1 else sizes
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.labels)) if self.shuffle else torch.arange(len(self.labels))
-        ordered_labels = self.labels[order].to(self.device).split(self.batch_size)
-        fetched = self._fetch(list(order.split(self.batch_size)), self._part)
+        ordered_labels = self.labels[order].to(self.device).split(self._sizes)
+        fetched = self._fetch(list(order.split(self._sizes)), self._part)
         for labels, images in zip(ordered_labels, fetched, strict=True):
             images = images.to(self.device, non_blocking=True)
             images = images.expand(-1, 3, -1, -1) if images.ndim == 4 else images

@@ -237,7 +237,8 @@ def test_examples_are_from_all_over_the_split(tmp_path):
     assert numbers(built.train.examples) == numbers(built.test.examples) == [0, 2, 5, 8]
     assert numbers(loaders(numbered(3), tmp_path).test.examples) == [0, 1, 2]
     assert built.train.examples.shape == (4, 3, 16, 16)
-    assert len(built.train) == 3 and len(everything(built.train)[1]) == 9  # the loader is as it was
+    assert len(built.train) == 2 and len(everything(built.train)[1]) == 9
+    assert len(built.test) == 3 and len(everything(built.test)[1]) == 9  # the loader is as it was
 
 
 @sources
@@ -428,3 +429,39 @@ def test_images_decoded_anew_leave_pinned_memory_by_one_copy(data_path, transfor
     fetch = data.fetching.fetcher(split, transform, "x", torch.device("cuda"), 0, None, 0.3)
     batches = list(fetch([torch.tensor([0, 2, 1]), torch.tensor([3])], WHOLE))
     assert [(images.data_ptr(), images.shape, images.stride()) for images in batches] == pinned and len(pinned) == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "training", "evaluation"),
+    [
+        (9, 4, [4, 5], [4, 4, 1]),
+        (10, 4, [4, 4, 2], [4, 4, 2]),
+        (8, 4, [4, 4], [4, 4]),
+        (5, 4, [5], [4, 1]),
+        (3, 4, [3], [3]),
+        (3, 1, [1, 1, 1], [1, 1, 1]),
+        (3, 2, [3], [2, 1]),
+    ],
+)
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_lone_image_joins_the_batch_before_it_in_training(tmp_path, count, batch_size, training, evaluation, cache):
+    data = loaders(numbered(count), tmp_path if cache else None, batch_size=batch_size, train=[FLIP])
+    for loader, expected in ((data.train, training), (data.test, evaluation)):
+        batches = [(len(images), len(labels)) for images, labels in loader]
+        assert batches == [(size, size) for size in expected]
+        assert len(loader) == len(expected)
+
+
+def test_parts_of_a_batch_that_a_lone_image_has_joined():
+    """Three processes see each image once, in the batches of one process."""
+    torch.manual_seed(0)
+    split = numbered(9).train
+    how = {"batch_size": 4, "device": CPU, "workers": 0, "cache_folder": None, "shuffle": True}
+    batches = {}
+    for part in (WHOLE, slice(0, None, 3), slice(1, None, 3), slice(2, None, 3)):
+        torch.manual_seed(3)
+        batches[part.start] = [numbers(images) for images, _ in build_loader(split, [], "x", part=part, **how)]
+    whole_batches = batches.pop(None)
+    assert [len(batch) for batch in whole_batches] == [4, 5]
+    for number, batch in enumerate(whole_batches):
+        assert [batches[start][number] for start in range(3)] == [batch[start::3] for start in range(3)]

@@ -27,7 +27,7 @@ from tools.common.run_folder import RunFolder
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small", "float64")]
 SCRIPTS = [script for script in METHODS if script != "experiments/cnn/full_finetune"]  # batch normalisation needs CUDA
 FEW = ["experiments/cnn/ilm_vp", "experiments/clip/evp"]
-# Of 24 images, batches of 7 leave 3 for the last one, 2 and 1; batches of 23 leave 1 and none.
+# Of 24 images, batches of 7 leave 3 for the last one, 2 and 1. Batches of 23 leave 1, which joins them.
 BATCH_SIZE = dict.fromkeys(SCRIPTS, 7) | {"experiments/cnn/ilm_vp": 23, "experiments/clip/evp": 23}
 MORE = {"experiments/clip/ilm_tp_vp": ("--mapping-source", "train")}
 
@@ -67,16 +67,25 @@ def assert_close(one, two, where: str) -> None:
         assert one == two, where
 
 
-@pytest.mark.parametrize("scripts", [FEW, pytest.param(SCRIPTS, marks=pytest.mark.slow)], ids=["a few", "all"])
-def test_two_processes_give_the_numbers_of_one(scripts, words, tiny_clip, run_script, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("scripts", "size", "processes"),
+    [
+        pytest.param(FEW, None, 2, id="a few"),
+        pytest.param(FEW, 22, 3, marks=pytest.mark.slow, id="the third has none of the last two images"),
+        pytest.param(SCRIPTS, None, 2, marks=pytest.mark.slow, id="all"),
+    ],
+)
+def test_several_processes_give_the_numbers_of_one(
+    scripts, size, processes, words, tiny_clip, run_script, monkeypatch, tmp_path
+):
     """Losses, accuracies, maps, what is learned, the optimizer's and the counters' state: of every method."""
     commands = [
-        [script, *words(script), "--epoch", "3", "--batch-size", str(BATCH_SIZE[script]), *MORE.get(script, ())]
+        [script, *words(script), "--epoch", "3", "--batch-size", str(size or BATCH_SIZE[script]), *MORE.get(script, ())]
         for script in scripts
     ]
     commands.append(["experiments/clip/zero_shot", *words("experiments/clip/zero_shot"), "--batch-size", "7"])
     monkeypatch.setattr(cfg, "results_path", tmp_path / "two")
-    process = torchrun("several_processes", json.dumps(commands))
+    process = torchrun("several_processes", json.dumps(commands), processes=processes)
     monkeypatch.setattr(cfg, "results_path", tmp_path / "one")
     for script, *flags in commands:
         run_script(script, *flags)
@@ -88,7 +97,7 @@ def test_two_processes_give_the_numbers_of_one(scripts, words, tiny_clip, run_sc
         one = read(script)
         monkeypatch.setattr(cfg, "results_path", tmp_path / "two")
         two = read(script)
-        assert (one[0]["processes"], two[0]["processes"]) == (1, 2)
+        assert (one[0]["processes"], two[0]["processes"]) == (1, processes)
         for part in range(3):
             assert_close(one[part], two[part], script)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -333,3 +334,32 @@ def test_a_map_that_collapses_is_told_once_and_at_the_end(predicted, told, run_s
     assert out.count("The map collapses") == (2 if told else 0)
     assert (sentence in out) == told
     assert out.rfind("The map collapses") > out.rfind("Test accuracy") or not told
+
+
+class NormalisedFeatures(type(TINY.build())):
+    """As timm's levit, resnest, skresnet and repvit: a batch normalisation over features of one pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Sequential(torch.nn.BatchNorm1d(self.fc.in_features), self.fc)
+        self.fc.in_features = self.fc[1].in_features
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.fc[1] = torch.nn.Linear(self.fc.in_features, num_classes)
+
+
+@pytest.fixture
+def normalised(run_script, monkeypatch):
+    monkeypatch.setitem(NETWORKS, "normalised", replace(TINY, build=NormalisedFeatures))
+    words = ("--network", "normalised", "--dataset", "small", "--epoch", 1)
+    return lambda *more: run_script("experiments/cnn/full_finetune", *words, *more)
+
+
+def test_batch_normalisation_trains_although_one_image_is_left(normalised):
+    assert normalised("--batch-size", 23)["train_acc_last"] >= 0  # of 24 images
+
+
+def test_batch_normalisation_of_one_image_is_a_mistake(normalised):
+    with pytest.raises(UserError, match=r"two images or more.\nA training batch has one image.\n.*--batch-size 2"):
+        normalised("--batch-size", 1)
+    assert not (cfg.results_path / "cnn/full_finetune").exists()

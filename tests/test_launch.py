@@ -97,15 +97,24 @@ def test_the_commands_of_a_script(run_script, cluster, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[:2] == lines
 
 
-def test_sbatch_refuses(launch, cluster):
-    (cluster.parent / "sbatch").write_text("#!/bin/sh\necho sbatch: error: invalid partition >&2; exit 1\n")
-    with pytest.raises(UserError, match="invalid partition"):
+@pytest.mark.parametrize(
+    ("said", "next_step"),
+    [
+        ("error: invalid partition specified: long", "Correct --partition"),
+        ("error: Batch job submission failed: Invalid generic resource (gres) specification", "type --gpus 0"),
+        ("fatal: Could not establish a configuration source", "--executor local"),
+    ],
+)
+def test_sbatch_refuses(said, next_step, launch, cluster):
+    (cluster.parent / "sbatch").write_text(f"#!/bin/sh\necho 'sbatch: {said}' >&2; exit 1\n")
+    with pytest.raises(UserError) as refused:
         launch([["python", "a.py"]])
+    assert said in refused.value.found and next_step in refused.value.next_step
 
 
 def test_mistakes(run_script, launch, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    with pytest.raises(UserError, match=r"(?i)slurm(.|\n)*--executor local"):
+    with monkeypatch.context() as nowhere, pytest.raises(UserError, match=r"(?i)slurm(.|\n)*--executor local"):
+        nowhere.setenv("PATH", str(tmp_path))
         launch([["python"]])
     with pytest.raises(UserError, match="no such file"):
         run_script("tools/launch", tmp_path / "none.sh")

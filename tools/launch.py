@@ -35,6 +35,14 @@ from tools.common.command import run_command
 from tools.common.flag_types import positive_float, positive_int, whole_number
 from tools.common.machine import ROOT
 from tools.common.processes import launched
+from tools.common.shell import from_here, in_shell
+
+# What to type next, by what sbatch says when it refuses an array job.
+REFUSALS = {
+    "generic resource": "If the cluster's nodes have no GPU, type --gpus 0.",
+    "configuration source": "Type the command on a SLURM machine, or with --executor local.",
+    "": "Correct --partition, --hours or --sbatch.",
+}
 
 
 class Command(Checkpointable):
@@ -70,15 +78,13 @@ def main(argv: list[str] | None = None) -> list[submitit.Job]:
         jobs = executor.map_array(job, commands)
     except FailedJobError as error:
         reason = str(error).strip().splitlines()[-1]
-        next_step = "Correct --partition, --hours or --sbatch."
+        next_step = next((todo for word, todo in REFUSALS.items() if word in reason), REFUSALS[""])
         raise UserError("sbatch has to accept an array job.", reason, next_step) from None
     for submitted, command in zip(jobs, commands, strict=True):
-        print(f"{submitted.job_id}  {shlex.join(command)}")
+        print(f"{submitted.job_id}  {in_shell(command)}")
     array = jobs[0].job_id.partition("_")[0]
     print(f"{len(jobs)} jobs, at most {args.limit} at a time. Output: {jobs[0].paths.folder}")
-    print(
-        f"Next:\n  squeue --job {array}\n  scancel {array}\n  python {os.path.relpath(ROOT / 'tools/results_table.py')}"
-    )
+    print(f"Next:\n  squeue --job {array}\n  scancel {array}\n  python {from_here(ROOT / 'tools/results_table.py')}")
     return jobs
 
 
@@ -87,7 +93,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("commands", help="a script of experiments/reproduce, a file of commands, or - for stdin")
     parser.add_argument("--executor", choices=("slurm", "local"), default="slurm", help="default %(default)s")
     parser.add_argument("--limit", type=positive_int, default=1, help="most jobs at a time; default %(default)s")
-    parser.add_argument("--gpus", type=whole_number, default=1, help="GPUs of each job; default %(default)s")
+    parser.add_argument("--gpus", type=whole_number, default=1, help="of each job, 0 for none; default %(default)s")
     parser.add_argument("--cpus", type=positive_int, default=8, help="CPU cores of each job; default %(default)s")
     parser.add_argument("--memory", type=positive_float, help="of each job, in GB; default: the cluster's own")
     hours = "time limit of a job, in hours; then it is queued again, up to 20 times; default %(default)s"
@@ -170,7 +176,7 @@ def carry_out(
         job = executor.submit(command, words)
         job.wait()
         failed = job.exception() is not None
-        print(f"{'failed' if failed else 'done'}  {shlex.join(words)}: {job.paths.stdout}", flush=True)
+        print(f"{'failed' if failed else 'done'}  {in_shell(words)}: {job.paths.stdout}", flush=True)
         return job, failed
 
     with ThreadPoolExecutor(limit) as slots:

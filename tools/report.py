@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import argparse
 import base64
 import hashlib
-import shlex
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from tools.common.args import Parser
 from tools.common.command import run_command
 from tools.common.files import write_whole
 from tools.common.machine import ROOT
+from tools.common.shell import in_shell
 from tools.reporting.curves import Line, panels, style, swatch
 from tools.reporting.methods import Column, position
 from tools.reporting.receipts import METRICS
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> Path:
     groups, notes = read_networks(args)
     output = target(args)
     chosen = [run for runs in groups for run in named(runs, args).run]
-    views = {run.path: view(run) for run in tqdm(chosen, desc="runs", unit="run", leave=False, disable=None)}
+    views = {run.path: view(run) for run in tqdm(chosen, desc="runs", unit="run", leave=False)}
     tables = [build_table(runs, args) for runs in groups]
     looks = style(sorted({run.column for run in chosen}))
     curves = [each for table in tables for each in curves_of(table, views, looks)]
@@ -84,9 +84,9 @@ def target(args: argparse.Namespace) -> Path:
     output = args.output or args.results / "report.html"
     asked = f"--output {output}: the file that the page is written to."
     if output.is_dir():
-        raise UserError(asked, "That is a folder.", f"Type: --output {shlex.quote(str(output / 'report.html'))}")
+        raise UserError(asked, "That is a folder.", f"Type: {in_shell(['--output', str(output / 'report.html')])}")
     if not output.parent.is_dir():
-        folder = shlex.quote(str(output.parent))
+        folder = in_shell([str(output.parent)])
         raise UserError(asked, f"There is no folder {folder}.", f"Make it: mkdir -p {folder}")
     return output
 

@@ -18,7 +18,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
-import os
 import shlex
 from itertools import product
 
@@ -32,6 +31,7 @@ from tools.common.command import run_command
 from tools.common.files import write_whole
 from tools.common.machine import ROOT
 from tools.common.naming import CLIP
+from tools.common.shell import from_here
 from tools.reporting.methods import Column
 from tools.reporting.tables import FORMATS, add_table_flags, axes, build_table, named, read_networks
 
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> str:
         text, notes = FORMATS[args.format](tables, notes)
     print("".join(f"{note}\n" for note in notes), end="", file=sys.stderr)
     if args.output:
-        write_whole(args.output, lambda file: file.write_text(text, encoding="utf-8"))
+        write_whole(args.output, lambda file: file.write_text(text, encoding="utf-8", errors="backslashreplace"))
     else:
         print(text, end="")
     return text
@@ -83,7 +83,7 @@ def missing(runs: pd.DataFrame, args: argparse.Namespace) -> list[str]:
 def command(runs: pd.DataFrame, dataset: str, column: Column, seed: int) -> str:
     """The command to type in the working directory for a run. It follows another run of its column if there is one.
 
-    Files of a network have absolute paths.
+    Files of a network have absolute paths. The quotes are those of `sh`, which may be given the commands.
     """
     same = sorted(runs.run[runs.column == column], key=lambda run: (run.dataset, run.seed) != (dataset, seed))
     args = (same or list(runs.run))[0].args
@@ -102,7 +102,7 @@ def command(runs: pd.DataFrame, dataset: str, column: Column, seed: int) -> str:
             words[words.index(flag) + 1] = value
         else:
             words += [flag, value]
-    return shlex.join(["python", os.path.relpath(ROOT / "experiments" / f"{column.method}.py"), *words])
+    return shlex.join(["python", from_here(ROOT / "experiments" / f"{column.method}.py"), *words])
 
 
 if __name__ == "__main__":

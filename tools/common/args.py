@@ -29,6 +29,7 @@ from tools.common.flag_types import (
     whole_number_in,
     zero_or_fraction,
 )
+from tools.common.shell import from_here
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,7 +43,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, file: str, doc: str):
         self.file = Path(file).resolve()
         super().__init__(
-            prog=f"python {os.path.relpath(self.file)}",
+            prog=f"python {from_here(self.file)}",
             description=doc,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -51,7 +52,7 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, argv: list[str] | None = None) -> argparse.Namespace:
         argv = sys.argv[1:] if argv is None else list(argv)
         args = super().parse_args(argv)
-        args.command = shlex.join(["python", os.path.relpath(self.file), *(a for a in argv if a != "--fresh")])
+        args.command = shlex.join(["python", from_here(self.file), *(a for a in argv if a != "--fresh")])
         if hasattr(args, "clip_model") and not hasattr(args, "network"):
             args.network = clip_name(args.clip_model, args.pretrained, args.clip_config)
         return args

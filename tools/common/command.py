@@ -1,5 +1,6 @@
 """Ends a command after a user's mistake or Ctrl-C with a message and an exit code, without a traceback."""
 
+import io
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from tools.common import processes
 def run_command(main: Callable[[], object]) -> None:
     """Calls a script's `main`. Exits with the error's code: 2 a mistake, 1 a failed run, 130 Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers send it before they kill
+    _write_all_names()
     try:
         processes.connect()
         main()
@@ -33,6 +35,13 @@ def run_command(main: Callable[[], object]) -> None:
             raise
         traceback.print_exc()
         _exit(1)
+
+
+def _write_all_names() -> None:
+    """Names that the terminal or pipe cannot encode are written as escapes, such as \\xe9. By default Python raises."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _exit(code: int) -> None:

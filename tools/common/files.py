@@ -12,6 +12,7 @@ import filelock
 
 import cfg
 from errors import RunError, UserError
+from locks import locked
 from tools.common.processes import is_first
 
 
@@ -49,16 +50,17 @@ def write_whole(path: Path, write: Callable[[Path], object], keep: Path | None =
 def own_folder(path: Path) -> Iterator[None]:
     """Makes a run's folder and holds its lock, for all processes that carry out this run.
 
+    Where the file system has no locks, it says so and goes on without.
+
     Raises:
         UserError: another process holds the lock, or the folder cannot be made.
     """
     if not is_first():
         yield
         return
-    lock = filelock.FileLock(path / ".lock")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        holding = locked(path / ".lock", seconds=0)
     except filelock.Timeout:
         raise UserError(
             f"{path} belongs to this run.",
@@ -71,10 +73,10 @@ def own_folder(path: Path) -> Iterator[None]:
             f"That failed: {error}",
             "Set VP_RESULTS_PATH, or results_path in cfg.py, to a folder that you may write in.",
         ) from None
-    try:
+    with holding as lock:
+        if lock is None:
+            print(f"{path}: this file system has no locks. Do not start this run twice at a time.", flush=True)
         yield
-    finally:
-        lock.release()
 
 
 def empty_folder(path: Path) -> None:

@@ -36,7 +36,8 @@ def part_of_batch() -> slice:
 def connect() -> None:
     """Connects to the store of all processes, for `may_speak`; to be called before anything can go wrong.
 
-    From then on only the first of several processes prints its progress.
+    From then on only the first of several processes prints its progress. It draws progress bars on a terminal only: in
+    a file they would be long lines of every state that a bar had.
     """
     global _store
     if launched():
@@ -44,7 +45,8 @@ def connect() -> None:
 
         _store, _, _ = next(rendezvous("env://"))
     if not is_first():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
+    if not (is_first() and sys.stderr.isatty()):
         tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
 
 

@@ -1,13 +1,12 @@
 """result.json: the numbers of a run, and the text that shows them to the user."""
 
 import argparse
-import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import cfg
 from tools.common.machine import ROOT
+from tools.common.shell import from_here, in_shell
 
 
 def summarise(records: Sequence[dict]) -> dict:
@@ -62,10 +61,10 @@ def describe(result: dict, folder: Path) -> str:
     lines += [f"  {target} -> {source}" for target, source in mapping[:20]]
     if len(mapping) > 20:
         lines.append(f"  ... and {len(mapping) - 20} more in result.json")
-    tools, checkpoint = os.path.relpath(ROOT / "tools"), str(folder / "best.pth")
+    tools, checkpoint = from_here(ROOT / "tools"), str(folder / "best.pth")
     commands = (
         ["python", f"{tools}/evaluate.py", "--checkpoint", checkpoint],
         ["python", f"{tools}/predict.py", "--checkpoint", checkpoint, "YOUR_IMAGE.jpg"],
         ["tensorboard", "--logdir", str(cfg.results_path)],
     )
-    return "\n".join([*lines, f"Run folder: {folder}", "Next:", *(f"  {shlex.join(words)}" for words in commands)])
+    return "\n".join([*lines, f"Run folder: {folder}", "Next:", *(f"  {in_shell(words)}" for words in commands)])

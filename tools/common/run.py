@@ -19,6 +19,7 @@ from tools.common.command import run_command
 from tools.common.machine import prepare_device
 from tools.common.processes import join, launched, part_of_batch
 from tools.common.run_folder import AlreadyFinished, RunFolder
+from tools.common.shell import as_typed
 
 
 def run_experiment(train: Callable[[argparse.Namespace, "Run"], dict], parser: Parser) -> None:
@@ -230,12 +231,15 @@ def _explain(error: BaseException | None, args: argparse.Namespace, kept: str) -
     stopped = f"{args.method} had to stop"
     if isinstance(error, KeyboardInterrupt):
         how = " (with torchrun, as before)" if launched() else ""
-        return Interrupted("Interrupted.", kept, f"To continue: {args.command}{how}")
+        return Interrupted("Interrupted.", kept, f"To continue: {as_typed(args.command)}{how}")
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return RunError(f"{stopped}: out of memory on {args.device}.", kept, "Try a lower --batch-size.")
     if args.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         reason = " ".join(str(error).split())[:200]
         return RunError(f"--compile: torch.compile failed ({reason}).", kept, "Run it without --compile.")
+    if isinstance(error, ValueError) and "Expected more than 1 value per channel" in str(error):  # torch's batch norm
+        asked = f"{args.network}: its batch normalisation trains on two images or more."
+        return UserError(asked, "A training batch has one image.", "Take more training images, or --batch-size 2.")
     if isinstance(error, NonFiniteLoss):
         lower = f"Try a lower --lr than {args.lr:g}, or --precision float32."
         return RunError(f"{stopped}: {error}.", kept, lower)

@@ -23,13 +23,13 @@ from tools.common.machine import environment, without_old_objects
 from tools.common.naming import MACHINE, PLACE, differences, run_name, setting
 from tools.common.processes import is_first, launched
 from tools.common.receipt import collapse, describe, summarise
+from tools.common.shell import as_typed
+
+_SECONDS_BETWEEN_FIGURES = 30  # drawing one may take longer than an epoch
 
 
 class AlreadyFinished(Exception):
     """Ends `train`: an earlier start finished the run with the same images."""
-
-
-_SECONDS_BETWEEN_FIGURES = 30  # drawing one may take longer than an epoch
 
 
 class RunFolder:
@@ -155,7 +155,7 @@ class RunFolder:
         return self._saved_epochs
 
     def _resume(self) -> None:
-        start_over = f"Start over: {self.args.command} --fresh"
+        start_over = f"Start over: {as_typed(self.args.command)} --fresh"
         checkpoint, file = load_latest(self._checkpoint, start_over)
         if checkpoint is None:
             return

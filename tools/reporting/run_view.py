@@ -2,7 +2,6 @@
 
 import base64
 import io
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from PIL import Image
 
 from tools.common.log import Log
 from tools.common.receipt import summarise
+from tools.common.shell import in_shell
 from tools.reporting.receipts import METRICS, Receipt, number
 
 # file -> its largest width and height in the page, in pixels, and what it shows
@@ -55,7 +55,7 @@ class RunView:
 
     @property
     def command(self) -> str:
-        return shlex.join(self.receipt.command)
+        return in_shell(self.receipt.command)
 
     @property
     def mapping(self) -> dict[str, str]:
