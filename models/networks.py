@@ -25,6 +25,8 @@ class Execution:
         compile: torch.compile compiles the network at the first batch. No border is shared then.
         share_border: whether the border of a prompt is computed once a batch. None: on the CPU only. It has not been
             measured on CUDA yet.
+        cuda_graph: whether prompt and network are recorded as CUDA graphs (`graphed.py`). None: no. It has not been
+            measured yet.
     """
 
     device: torch.device
@@ -32,6 +34,7 @@ class Execution:
     plain: bool = False
     compile: bool = False
     share_border: bool | None = None
+    cuda_graph: bool | None = None
 
 
 CPU = Execution(torch.device("cpu"))
@@ -56,6 +59,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(row.std).view(3, 1, 1), persistent=False)
         wanted = run.device.type == "cpu" if run.share_border is None else run.share_border
         self.shares_border = wanted and frozen and not run.plain and not run.compile
+        self.cuda_graph = bool(run.cuda_graph)
         if frozen:
             self.requires_grad_(False).eval()
         self._accelerate(run)
@@ -87,9 +91,7 @@ class Network(nn.Module):
         return {"network_dict": self}
 
 
-def load_network(
-    name: str, run: Execution = CPU, *, num_classes: int | None = None, frozen: bool = True
-) -> Network:
+def load_network(name: str, run: Execution = CPU, *, num_classes: int | None = None, frozen: bool = True) -> Network:
     """Loads a network of the table, or `timm:NAME`, with its weights.
 
     Args:
