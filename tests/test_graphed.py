@@ -138,17 +138,19 @@ def test_a_larger_batch_and_another_shape_are_recorded_anew():
 
 def test_what_is_returned_stays_and_gradients_add_up():
     """No result is written over by a later batch, although the recorded tensors are."""
-    model, plain = (prompted(PROMPTS["padded"](), graph) for graph in (True, False))
-    model.train()
-    for each in (model, plain):
-        logits = []
-        for number in range(3):  # without zero_grad
+    seen = {}
+    for graph in (True, False):
+        model = prompted(PROMPTS["padded"](), graph)
+        source, gradients = [], []
+        for number in range(3):
             torch.manual_seed(number)
-            logits.append(each(torch.rand(4, 3, 32, 32)))
-            F.cross_entropy(logits[-1], torch.tensor([0, 1, 2, 3])).backward()
-        each.seen = torch.stack(logits).detach()
-    assert torch.equal(model.seen, plain.seen)
-    assert torch.equal(model.prompt.program.grad, plain.prompt.program.grad)
+            source.append(model.source_logits(torch.rand(4, 3, 32, 32)))
+            gradients += torch.autograd.grad(source[-1].square().mean(), [model.prompt.program])
+            loss = F.cross_entropy(model(torch.rand(4, 3, 32, 32)), torch.tensor([0, 1, 2, 3]))
+            loss.backward()  # without zero_grad
+        seen[graph] = (*source, *gradients, model.prompt.program.grad)
+    assert len(seen[True]) == 7
+    assert all(torch.equal(one, other) for one, other in zip(*seen.values(), strict=True))
 
 
 def test_rows_that_fill_up_a_batch_add_nothing_even_after_infinite_images():
