@@ -1,11 +1,16 @@
 """The benchmark: what it measures and writes down, on a few tiny batches. How long things take is not tested."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
 from conftest import load_script
+from test_graphed import Eager
+from tiny import TinyNetwork
+from torch import nn
 
+import models.graphed
 from errors import UserError
 from models.networks import Execution, load_network
 from tools.benchmarking import measure, sides
@@ -131,3 +136,37 @@ def test_mistakes(words):
     with pytest.raises(UserError) as caught:
         load_script("tools/benchmark").main(words.split())
     assert MISTAKES[words] in str(caught.value)
+
+
+class Small(TinyNetwork):
+    """`tiny` behind a pooling from 224 to 64 pixels."""
+
+    def forward(self, x):
+        return super().forward(torch.nn.functional.adaptive_avg_pool2d(x, 64))
+
+
+def test_what_it_prints_of_a_gpu(monkeypatch, tmp_path, capsys):
+    """The CPU stands in for one, with a recorder that does the work anew: the paths, the figures and the file."""
+    benchmark, file = load_script("tools/benchmark"), tmp_path / "gpu.json"
+    monkeypatch.setattr(benchmark, "on_gpu", lambda device: True)
+    monkeypatch.setattr(benchmark, "CASES", {"cuda": (("resnet18", 32), ("resnet18", 128))})
+    monkeypatch.setattr(models.graphed, "Recorder", Eager)
+    monkeypatch.setitem(sides.ARCHITECTURES, "resnet18", Small)
+    answers = {"get_device_name": "a GPU", "memory_allocated": 5, "device": nullcontext()}
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, answer=answer: answer)
+    compile = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compile(self, backend="eager"))
+    rows = benchmark.main([*FEW, "--device", "cpu", "--compile", "--json", str(file)])
+    written = json.loads(file.read_text())
+    assert written["rows"] == rows and written["device"] == "a GPU"
+    phases = ["training", "forward", "training", "forward", "epoch"]  # an epoch of one case alone
+    assert [row["phase"] for row in rows] == phases
+    paths = {"plain", "dense", "shared", "graphed", "graphed_shared", "compiled"}
+    for row in rows[:4]:
+        assert row["kernels"].keys() == row["kernel_ms"].keys() == row["host_ms"].keys() == paths
+        assert all(row[path] > 0 for path in paths)
+    assert rows[0]["peak_bytes"].keys() == paths and "peak_bytes" not in rows[1]
+    assert "plain" not in rows[4] and rows[4]["graphed_shared"] > 0 and rows[4]["kernel_seconds"] == 0
+    told = capsys.readouterr().out
+    assert "a GPU," in told and told.count("host_ms a step:  plain ") == 4 and "0.00 s of kernels" in told

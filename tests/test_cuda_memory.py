@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from conftest import load_script
 from test_cuda import on_both, on_cuda
+from test_graphed import Eager
 from tiny import TinyNetwork, network_of
 from torch import Tensor, nn
 
+import models.graphed
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import NoVisualPrompt
@@ -101,9 +103,7 @@ def test_memory_does_not_grow_from_epoch_to_epoch(path, device, tmp_path, monkey
     """On the CPU other things in the process count, too, and the bound is wider."""
     args = settings(device, "--batch-size", "64" if device == "cuda" else "8")
     if device == "cpu":
-        if path == "graphed":
-            pytest.skip("graphs are for CUDA alone")
-        make_folders(tmp_path, "photographs", counts={"train": 10, "val": 0, "test": 5})
+        monkeypatch.setattr(models.graphed, "Recorder", Eager)
         monkeypatch.setitem(sides.ARCHITECTURES, "resnet18", Small)
     side = sides.Side(path, sides.random_body("resnet18"), "resnet18", 32, tmp_path, args)
     peaks = [measure.peak_memory(side.epoch, args.device) for _ in range(4)]

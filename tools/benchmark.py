@@ -29,7 +29,7 @@ import torch
 from errors import unknown_name
 from models.visual_prompt import ExpansiveVisualPrompt
 from tools.benchmarking.measure import by_turns, host_seconds, image_flops, kernels, multiplication_peak, peak_memory
-from tools.benchmarking.sides import ARCHITECTURES, PATHS, Side, default_path, random_body, write_photographs
+from tools.benchmarking.sides import ARCHITECTURES, CLASSES, PATHS, Side, default_path, random_body, write_photographs
 from tools.common.args import Parser, add_machine_flags, resolve_precision
 from tools.common.command import run_command
 from tools.common.files import write_json
@@ -45,9 +45,9 @@ CASES = {
 EPOCHS_ON_CUDA = (("efficientnet_lite0", 128), ("resnet18", 128))  # the others would take minutes
 SETTINGS = {  # whether quick, and on CUDA -> the flags that are not given
     (False, False): {"batch_size": 64, "steps": 2, "repeat": 5, "train_images": 128, "test_images": 64},
-    (True, False): {"batch_size": 16, "steps": 1, "repeat": 2, "train_images": 16, "test_images": 4},
+    (True, False): {"batch_size": 16, "steps": 1, "repeat": 2, "train_images": 128, "test_images": 64},
     (False, True): {"batch_size": 128, "steps": 20, "repeat": 3, "train_images": 4096, "test_images": 4096},
-    (True, True): {"batch_size": 128, "steps": 10, "repeat": 2, "train_images": 128, "test_images": 4},
+    (True, True): {"batch_size": 128, "steps": 10, "repeat": 2, "train_images": 4096, "test_images": 4096},
 }
 HELP = {
     "batch_size": "images; default 64, on CUDA 128",
@@ -60,7 +60,7 @@ HELP = {
 
 def main(argv: list[str] | None = None) -> list[dict]:
     args = parse(argv)
-    cuda = args.device.type == "cuda"
+    cuda = on_gpu(args.device)
     kind = "quick" if args.quick else "cuda" if cuda else "cpu"
     cases = [case for case in CASES[kind] if args.network in (None, case[0]) and args.image_size in (None, case[1])]
     if not cases:
@@ -84,6 +84,10 @@ def main(argv: list[str] | None = None) -> list[dict]:
     return results
 
 
+def on_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__file__, __doc__)
     parser.add_argument("--network", help=f"only this one of {', '.join(ARCHITECTURES)}")
@@ -99,14 +103,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.network and args.network not in ARCHITECTURES:
         raise unknown_name("--network", args.network, ARCHITECTURES)
     args.precision = resolve_precision(args.precision, args.device)
-    for name, value in SETTINGS[args.quick, args.device.type == "cuda"].items():
+    for name, value in SETTINGS[args.quick, on_gpu(args.device)].items():
         setattr(args, name, getattr(args, name) or value)
     return args
 
 
 def machine(args: argparse.Namespace) -> dict:
     """What the figures belong to. `flops` is that of a multiplication in the precision's type, a second."""
-    cuda = args.device.type == "cuda"
+    cuda = on_gpu(args.device)
     return {
         "device": torch.cuda.get_device_name(args.device) if cuda else str(args.device),
         "threads": torch.get_num_threads(),
@@ -129,9 +133,9 @@ def speed(name: str, size: int, folder: Path, args: argparse.Namespace, peak: fl
     """One dict a phase: network, image_size, phase, the default path's name, each path's median, and the ratio of the
     default to plain; in training also the dense path's fraction of the `peak`, FLOP/s. On CUDA also what
     `on_the_device` gives, and `peak_bytes`: the device's memory that steps take above weights and images."""
-    cuda, default = args.device.type == "cuda", default_path(args.device)
+    cuda, default = on_gpu(args.device), default_path(args.device)
     epoch = not args.quick and (not cuda or (name, size) in EPOCHS_ON_CUDA)
-    images = (args.train_images, args.test_images) if epoch else (min(args.batch_size, args.train_images), 4)
+    images = (args.train_images, args.test_images) if epoch else (max(args.batch_size, CLASSES), CLASSES)
     place, body = photographs(folder, *images), random_body(name)
     paths = ["plain", "dense", "shared"] + ["graphed", "graphed_shared"] * cuda + ["compiled"] * args.compile
     rows, sides, peaks = [], {}, {}
@@ -168,7 +172,7 @@ def on_the_device(sides: dict[str, Side], phase: str, args: argparse.Namespace) 
 
 def whole_epoch(sides: dict[str, Side], about: dict, args: argparse.Namespace) -> dict:
     """Seconds of an epoch from the cache: mapping, training, test. On CUDA plain, without a cache, is left out."""
-    cuda, default = args.device.type == "cuda", about["default"]
+    cuda, default = on_gpu(args.device), about["default"]
     runs = {path: side.epoch for path, side in sides.items() if not (cuda and path == "plain")}
     row = {key: about[key] for key in ("network", "image_size", "default")} | {"phase": "epoch"}
     row |= by_turns(runs, 2 if cuda else args.repeat, args.device)
