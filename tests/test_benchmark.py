@@ -145,6 +145,7 @@ class Small(TinyNetwork):
         return super().forward(torch.nn.functional.adaptive_avg_pool2d(x, 64))
 
 
+@pytest.mark.slow
 def test_what_it_prints_of_a_gpu(monkeypatch, tmp_path, capsys):
     """The CPU stands in for one, with a recorder that does the work anew: the paths, the figures and the file."""
     benchmark, file = load_script("tools/benchmark"), tmp_path / "gpu.json"

@@ -36,11 +36,11 @@ from tools.common.files import write_json
 from tools.common.flag_types import positive_int
 from tools.common.machine import prepare_device
 
-SMALL = (("efficientnet_lite0", 128), ("resnet18", 32), ("resnet18", 128))
+QUICK = (("efficientnet_lite0", 128), ("resnet18", 32))
 CASES = {
-    "cpu": (*SMALL, ("resnet50", 32)),
+    "cpu": (*QUICK, ("resnet18", 128), ("resnet50", 32)),
     "cuda": tuple((name, size) for name in ARCHITECTURES for size in (32, 128)),
-    "quick": SMALL,
+    "quick": QUICK,
 }
 EPOCHS_ON_CUDA = (("efficientnet_lite0", 128), ("resnet18", 128))  # the others would take minutes
 SETTINGS = {  # whether quick, and on CUDA -> the flags that are not given
