@@ -78,20 +78,20 @@ def settings(tmp_path):
     return make
 
 
-def step_memory(path: str, name: str, args, folder) -> tuple[int, int]:
-    """Bytes that training steps take above weights and images, and those that their backward pass needs."""
-    side = sides.Side(path, sides.random_body(name), name, 128, folder, args)
-    before = torch.cuda.memory_allocated(args.device)
-    taken = measure.peak_memory(side.training, args.device) - before
-    return taken, saved_bytes(side.model, *side.batches[0])
+def step_memory(side: sides.Side, device: torch.device) -> int:
+    """Bytes that training steps take above weights and images."""
+    before = torch.cuda.memory_allocated(device)
+    return measure.peak_memory(side.training, device) - before
 
 
 @on_cuda
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "resnet50"])
 def test_steps_take_little_more_than_the_backward_pass_needs(name, device, settings, tmp_path):
     args = settings(device, "--batch-size", "128", "--precision", "float16")
-    dense, saved = step_memory("dense", name, args, tmp_path)
-    shared, _ = step_memory("shared", name, args, tmp_path)
+    body = sides.random_body(name)
+    made = [sides.Side(path, body, name, 128, tmp_path, args) for path in ("dense", "shared")]
+    saved = saved_bytes(made[0].model, *made[0].batches[0])
+    dense, shared = (step_memory(side, args.device) for side in made)
     print(f"{name}: dense {dense / GB:.2f} GB, shared {shared / GB:.2f} GB, saved for backward {saved / GB:.2f} GB")
     assert dense <= 1.6 * saved + 2 * GB
     assert shared <= dense
