@@ -290,11 +290,24 @@ def test_forward_hooks_are_refused_also_late_ones():
     model(x)
 
 
-def test_what_cannot_be_recorded_ends_the_run_with_a_message():
-    class Reads(nn.Module):
-        def forward(self, x):
-            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+class Fails(nn.Module):
+    def __init__(self, error: Exception):
+        super().__init__()
+        self.error = error
 
-    network = network_of(Reads(), 10, 8)
-    with pytest.raises(RunError, match="operation not permitted when stream is capturing\nRun it without"):
+    def forward(self, x: Tensor) -> Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "told"),
+    [
+        (RuntimeError("not permitted when stream is capturing\nmore"), RunError, "capturing\nRun it without"),
+        (torch.cuda.OutOfMemoryError("too large"), torch.cuda.OutOfMemoryError, "too large"),  # a message of its own
+        (UserError("asked", "found", "next"), UserError, "asked\nfound\nnext"),
+    ],
+)
+def test_what_cannot_be_recorded_ends_the_run_with_a_message(error, expected, told):
+    network = network_of(Fails(error), 10, 8)
+    with pytest.raises(expected, match=told):
         Graphed(network, [network])(torch.rand(1, 3, 8, 8))
