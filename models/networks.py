@@ -31,6 +31,8 @@ class Execution:
         compile: torch.compile compiles the network at the first batch, for its size. No border is shared then.
         share_border: whether the border of a prompt is computed once a batch. None: on the CPU only. It has not been
             measured on CUDA yet.
+        cuda_graph: whether prompt and network are recorded as CUDA graphs (`graphed.py`). None: no. It has not been
+            measured yet.
     """
 
     device: torch.device
@@ -38,6 +40,7 @@ class Execution:
     plain: bool = False
     compile: bool = False
     share_border: bool | None = None
+    cuda_graph: bool | None = None
 
 
 CPU = Execution(torch.device("cpu"))
@@ -63,6 +66,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(row.std).view(3, 1, 1), persistent=False)
         wanted = run.device.type == "cpu" if run.share_border is None else run.share_border
         self.shares_border = wanted and frozen and not run.plain and not run.compile
+        self.cuda_graph = bool(run.cuda_graph)
         # An epoch's last batch is filled up with black images: else it would be compiled again. Where batch
         # normalisation learns, they would change it.
         self._one_size = 0 if run.compile and frozen else None

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from errors import UserError
+from models.graphed import graphed
 from models.output_mapping import SelectLabels
 from models.part import Part
 from models.shared_border import share_border
@@ -21,10 +22,12 @@ class Prompted(nn.Module):
     Attributes:
         shares_border: whether the border of a prompt with `constant_border` is computed once a batch (`share_border`).
             The function and its gradients are the same. `--share-border` and `--plain` decide it.
+        graphed: `source_logits` as CUDA graphs (`Graphed`) if `--cuda-graph` asks for it, else None.
 
     Raises:
-        UserError: the network has fewer source labels than there are targets, prompt or mapping is no `Part`, or (in a
-            forward pass) the prompt's images are not as large as the network's input.
+        UserError: the network has fewer source labels than there are targets, prompt or mapping is no `Part`, prompt or
+            network cannot be recorded as `--cuda-graph` asks (`graphed`), or (in a forward pass) the prompt's images
+            are not as large as the network's input.
     """
 
     def __init__(self, prompt: nn.Module, network: nn.Module, mapping: nn.Module):
@@ -45,8 +48,13 @@ class Prompted(nn.Module):
         self.network = network
         self.prompt, self.mapping = prompt.to(network.mean.device), mapping.to(network.mean.device)
         self.shares_border = network.shares_border and getattr(prompt, "constant_border", False)
+        self.graphed = graphed(self._source_logits, self.prompt, network) if network.cuda_graph else None
 
     def source_logits(self, x: Tensor) -> Tensor:
+        """Images (B,3,h,w) in [0,1] -> (B,S)."""
+        return self._source_logits(x) if self.graphed is None else self.graphed(x)
+
+    def _source_logits(self, x: Tensor) -> Tensor:
         prompted, side = share_border(self.prompt, x) if self.shares_border else self.prompt(x), self.network.input_size
         if prompted.shape[2:] != (side, side):
             raise UserError(

@@ -1,7 +1,9 @@
 """Visual prompts: the pixels that learn. Each turns images (B,3,h,w) into a network's input (B,3,H,W).
 
 A prompt with `constant_border = True` promises that h(x) = pad(x) + c. Its `padding` is the argument of `F.pad`, and c
-is the same for all images. `shared_border.py` may then compute its border once a batch.
+is the same for all images. `shared_border.py` may then compute its border once a batch. One with `graphable = True`
+promises to do the same work on the images' device for every batch of a shape: it draws no random number on the CPU, and
+reads no value back. `graphed.py` may then record it.
 """
 
 import torch
@@ -27,7 +29,7 @@ class ExpansiveVisualPrompt(Part):
     names and shapes are those of the original repository's checkpoints.
     """
 
-    constant_border = True
+    constant_border = graphable = True
 
     def __init__(self, image_size: int, canvas_size: int, inner_mask: Tensor | None = None):
         super().__init__()
@@ -55,6 +57,8 @@ class AdditiveVisualPrompt(Part):
     State: `program` (3,H,W) float32, zero at the start, and `mask` (3,H,W): the original repository's names and shapes.
     """
 
+    graphable = True
+
     def __init__(self, mask: Tensor, unit: Tensor):
         super().__init__()
         self.program = nn.Parameter(torch.zeros(3, *mask.shape))
@@ -67,6 +71,8 @@ class AdditiveVisualPrompt(Part):
 
 class NoVisualPrompt(Part):
     """The image as it is."""
+
+    graphable = True
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -118,7 +124,7 @@ class PaddedVisualPrompt(Part):
     State: `program` (3,H,W) float32, zero at the start; `mask` (3,H,W).
     """
 
-    constant_border = True
+    constant_border = graphable = True
 
     def __init__(self, image_size: int, mask: Tensor):
         super().__init__()

@@ -32,9 +32,12 @@ BATCH_SIZE = dict.fromkeys(SCRIPTS, 7) | {"experiments/cnn/ilm_vp": 23, "experim
 MORE = {"experiments/clip/ilm_tp_vp": ("--mapping-source", "train")}
 
 
-def torchrun(script: str, *words: object, processes: int = 2) -> subprocess.Popen:
-    environment = os.environ | {"VP_DATA_PATH": str(cfg.data_path), "VP_RESULTS_PATH": str(cfg.results_path)}
-    environment |= {"TQDM_DISABLE": "1", "VP_DEVICE": "cpu", "TINY_FLOAT64": "1"}
+def torchrun(
+    script: str, *words: object, processes: int = 2, environment: dict[str, str] | None = None
+) -> subprocess.Popen:
+    own = environment or {"VP_DEVICE": "cpu", "TINY_FLOAT64": "1"}
+    environment = os.environ | own | {"VP_DATA_PATH": str(cfg.data_path), "VP_RESULTS_PATH": str(cfg.results_path)}
+    environment["TQDM_DISABLE"] = "1"
     environment.setdefault("OMP_NUM_THREADS", "1")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     pipe = subprocess.PIPE

@@ -75,12 +75,19 @@ SMALL = catalog.Dataset("small", Folder(), image_size=32, batch_size=8)
 
 
 def prepare_process() -> None:
-    """What conftest.py does, for a process of its own; with TINY_FLOAT64=1 also what its fixture `float64` does."""
+    """What conftest.py does, for a process of its own; with TINY_FLOAT64=1 also what its fixture `float64` does.
+
+    With TINY_ONE_GPU=1 all processes of a group use the first GPU. They sum through gloo: nccl wants a GPU for each.
+    """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     if "TINY_FLOAT64" in os.environ:
         torch.Tensor.float = torch.Tensor.double
         torch.set_default_dtype(torch.float64)
+    if "TINY_ONE_GPU" in os.environ:
+        os.environ["LOCAL_RANK"] = "0"
+        make_group = torch.distributed.init_process_group
+        torch.distributed.init_process_group = lambda backend, **how: make_group("gloo", **how)
     catalog.DATASETS = (*catalog.DATASETS, SMALL)
     NETWORKS["tiny"] = TINY
 

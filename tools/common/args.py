@@ -103,6 +103,18 @@ def resolve_precision(precision: str, device) -> str:
     return precision
 
 
+def check_cuda_graph(args: argparse.Namespace) -> None:
+    """Refuses --cuda-graph (a UserError) where there is no CUDA, and beside --plain and --compile."""
+    if not args.cuda_graph:
+        return
+    found = None if args.device.type == "cuda" else f"The device is {args.device}."
+    for flag in ("plain", "compile"):
+        found = f"--{flag} is asked for, too." if getattr(args, flag) else found
+    if found:
+        asked = "--cuda-graph records the default path's kernels on CUDA."
+        raise UserError(asked, found, "Type one of them: --no-cuda-graph leaves the graphs out.")
+
+
 def experiment_parser(file: str, doc: str, *, lr: float | None, **defaults: Any) -> Parser:
     """The flags of every experiment on ImageNet networks. A script adds its own.
 
@@ -231,6 +243,8 @@ def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: in
     parser.add_argument("--compile", action="store_true", help=compiled)
     border = "compute the border of the prompted images once a batch; default: on the CPU, not on CUDA"
     parser.add_argument("--share-border", action=argparse.BooleanOptionalAction, help=border)
+    graph = "record prompt and network as CUDA graphs, on CUDA; default: no, since it has not been measured"
+    parser.add_argument("--cuda-graph", action=argparse.BooleanOptionalAction, help=graph)
     parser.add_argument("--fresh", action="store_true", help="start over, even if this run has a checkpoint")
     add_machine_flags(parser)
     parser.set_defaults(method=f"{parser.file.parent.name}/{parser.file.stem}")

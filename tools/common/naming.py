@@ -10,7 +10,17 @@ from tools.common.args import network_name, resolve_precision
 _LONGEST = 240  # characters that file systems allow, with room for more
 _CLEAN = re.compile(r"[^\w.+=-]+")
 # Flags that say where and how a run is carried out, not which run it is.
-MACHINE = ("device", "workers", "gpu_cache_fraction", "compile", "share_border", "fresh", "command", "method")
+MACHINE = (
+    "device",
+    "workers",
+    "gpu_cache_fraction",
+    "compile",
+    "share_border",
+    "cuda_graph",
+    "fresh",
+    "command",
+    "method",
+)
 CLIP = ("clip_model", "pretrained", "clip_config")
 PLACE = ("network", "dataset", "seed")  # with the method, these say which cell of the tables a run belongs to
 

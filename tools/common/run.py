@@ -14,7 +14,7 @@ from algorithms.label_mapping import describe_mapping
 from algorithms.predictions import PredictionCounter, Predictions, count_predictions
 from algorithms.training import NonFiniteLoss, evaluate, fit, progress
 from errors import Interrupted, RunError, UserError
-from tools.common.args import Parser, resolve_precision
+from tools.common.args import Parser, check_cuda_graph, resolve_precision
 from tools.common.command import run_command
 from tools.common.machine import prepare_device
 from tools.common.processes import join, launched, part_of_batch
@@ -45,14 +45,16 @@ class Run:
     It is a context manager. Entering it locks the run's folder and seeds torch. Leaving it saves how the run ended.
 
     Attributes:
-        device, precision, plain, compile, share_border: where and how to compute (`models.networks.Execution`).
+        device, precision, plain, compile, share_border, cuda_graph: where and how it computes (`Execution`).
         folder: the run's files.
     """
 
     def __init__(self, args: argparse.Namespace, parser: Parser):
         self.args = args
         self.device, self.precision = args.device, resolve_precision(args.precision, args.device)
+        check_cuda_graph(args)
         self.plain, self.compile, self.share_border = args.plain, args.compile, args.share_border
+        self.cuda_graph = args.cuda_graph
         self.folder = RunFolder(args, parser, self.precision)
         self._predictions: Predictions | None = None  # what the map was made from
         self._trained: Predictions | None = None  # the predictions of the last epoch's training
@@ -143,6 +145,9 @@ class Run:
         Returns:
             The receipt of the finished run.
         """
+        if self.cuda_graph and getattr(model, "graphed", None) is None:
+            found = f"{self.args.method} has none that is trained."
+            raise UserError("--cuda-graph is for a visual prompt.", found, "Run it without --cuda-graph.")
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
         parts = {**model.saved, "optimizer_dict": optimizer, "scheduler_dict": scheduler, "scaler_dict": scaler}
         mapping = getattr(model, "mapping", None)
