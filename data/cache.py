@@ -188,7 +188,7 @@ def _decoded(split: Split, fixed: Fixed, label: str) -> Iterator[np.ndarray]:
             pixels = decode(fixed, split.open(position))
         except Exception as error:  # Pillow's decoders raise many kinds
             name = printable(split.name(position)[:300])
-            damaged.append(f"  {name}  (label {split.labels[position]}): {_reason(error)}")
+            damaged.append(f"  {name}  (label {split.labels[position]}): {reason_of(error)}")
             return None
         if looks_empty(pixels):
             empty.append(printable(split.name(position)[:300]))
@@ -221,7 +221,8 @@ def looks_empty(pixels: np.ndarray) -> bool:
     return bool(values.max() < 16 or (values[3:] == values[:-3]).all())
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why an image cannot be read, in one line."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     return (str(error) or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,119 @@
+"""Images of no data set: files and folders that somebody names, and what their labels are."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from data.catalog import refined
+from data.folder import ENDINGS
+from errors import UserError
+
+NO_LABEL = -1
+
+
+def find_images(given: Iterable[Path]) -> tuple[dict[Path, Path], Counter[str]]:
+    """The named files, and all images below the named folders, these sorted by path.
+
+    Returns:
+        Each image with its outermost folder: the folder that was named, or that the named file lies in. And how many
+        other files the folders hold, by ending.
+
+    Raises:
+        UserError: there is no image below a folder.
+    """
+    found: dict[Path, Path] = {}
+    others: Counter[str] = Counter()
+    for path in given:
+        if not path.is_dir():
+            found[path] = path.parent
+            continue
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        images = [file for file in files if file.suffix.lower() in ENDINGS]
+        if not images:
+            found_instead = f"It holds {len(files)} other files." if files else "It holds no file."
+            next_step = f"Name a folder with images; their names end with {', '.join(ENDINGS)}."
+            raise UserError(f"{path}: images are searched in this folder.", found_instead, next_step)
+        found |= dict.fromkeys(images, path)
+        others.update(file.suffix.lower() or file.name for file in files if file.suffix.lower() not in ENDINGS)
+    return found, others
+
+
+def read_labels(where: str, found: dict[Path, Path], class_names: Sequence[str]) -> list[int]:
+    """The label of each image that `find_images` found; NO_LABEL where there is none. Prints how many have none.
+
+    Args:
+        where: `folders`, or the path of a CSV.
+
+    Raises:
+        UserError: no image has a label, or the CSV is not as `labels_by_file` needs it.
+    """
+    by_folder = where == "folders"
+    labels = labels_by_folder(found, class_names) if by_folder else labels_by_file(Path(where), found, class_names)
+    missing = [file for file, label in zip(found, labels, strict=True) if label == NO_LABEL]
+    if len(missing) == len(labels):
+        lacks = "No folder above an image has a class's name" if by_folder else "It names none of these images"
+        raise UserError(
+            f"--labels {where}: the images' classes are needed.",
+            f"{lacks}. The first image is {missing[0]}. The classes are {_some(class_names)}.",
+            "Type --labels folders, or --labels FILE with the columns path and class, or leave out --labels.",
+        )
+    if missing:
+        print(f"{len(missing)} of {len(labels)} images have no label and do not count: {_some(map(str, missing), 3)}")
+    return labels
+
+
+def labels_by_folder(found: dict[Path, Path], class_names: Sequence[str]) -> list[int]:
+    """Each image's label: the nearest folder above it with a class's name, up to its outermost; else NO_LABEL."""
+    known = _labels(class_names)
+
+    def label(file: Path, outermost: Path) -> int:
+        names = (outermost.resolve().name, *file.parent.relative_to(outermost).parts)
+        return next((known[refined(name)] for name in reversed(names) if refined(name) in known), NO_LABEL)
+
+    return [label(*pair) for pair in found.items()]
+
+
+def labels_by_file(table: Path, found: Iterable[Path], class_names: Sequence[str]) -> list[int]:
+    """Each image's label from a CSV with the columns `path` (relative to the CSV's folder) and `class`; or NO_LABEL.
+
+    Raises:
+        UserError: the file cannot be read, lacks a column, names an unknown class, or one image with two classes.
+    """
+    known, labels = _labels(class_names), {}
+    for line, (path, class_name) in enumerate(_rows(table), start=2):
+        file = os.path.abspath(table.parent / path)
+        label = known.get(refined(class_name))
+        if label is None:
+            asked = f"--labels {table}: the classes are those of the checkpoint."
+            found_there = f"Row {line} has '{class_name}'; the checkpoint has {_some(class_names)}."
+            raise UserError(asked, found_there, "Correct the row.")
+        if labels.setdefault(file, label) != label:
+            asked = f"--labels {table}: every image has one class."
+            raise UserError(asked, f"Row {line} gives {path} a second one.", "Remove one of the two rows.")
+    return [labels.get(os.path.abspath(file), NO_LABEL) for file in found]
+
+
+def _some(names: Iterable[str], most: int = 10) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _labels(class_names: Sequence[str]) -> dict[str, int]:
+    return {refined(name): label for label, name in enumerate(class_names)}
+
+
+def _rows(table: Path) -> list[tuple[str, str]]:
+    """`path` and `class` of each row. A spreadsheet may have put a byte order mark before the first."""
+    asked = f"--labels {table}: `folders`, or a CSV file whose first row names the columns path and class, is needed."
+    next_step = "Its rows look like this: photos/1.jpg,cat"
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(asked, f"It cannot be read: {error}", next_step) from None
+    if not {"path", "class"} <= set(reader.fieldnames or ()):
+        raise UserError(asked, f"Its first row has {', '.join(reader.fieldnames or ()) or 'nothing'}.", next_step)
+    return [(row["path"] or "", row["class"] or "") for row in rows]
