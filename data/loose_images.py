@@ -27,16 +27,16 @@ def find_images(given: Iterable[Path]) -> tuple[dict[Path, Path], Counter[str]]:
     others: Counter[str] = Counter()
     for path in given:
         if not path.is_dir():
-            found[path] = path.parent
+            found.setdefault(path, path.parent)
             continue
         files = sorted(file for file in path.rglob("*") if file.is_file())
         images = [file for file in files if file.suffix.lower() in ENDINGS]
         if not images:
-            found_instead = f"It holds {len(files)} other files." if files else "It holds no file."
+            found_instead = f"It holds {len(files)} files, none with an image's ending."
             next_step = f"Name a folder with images; their names end with {', '.join(ENDINGS)}."
             raise UserError(f"{path}: images are searched in this folder.", found_instead, next_step)
         found |= dict.fromkeys(images, path)
-        others.update(file.suffix.lower() or file.name for file in files if file.suffix.lower() not in ENDINGS)
+        others.update(file.suffix.lower() or file.name for file in files if file not in found)
     return found, others
 
 
@@ -111,9 +111,9 @@ def _rows(table: Path) -> list[tuple[str, str]]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            rows, columns = list(reader), reader.fieldnames or ()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(asked, f"It cannot be read: {error}", next_step) from None
-    if not {"path", "class"} <= set(reader.fieldnames or ()):
-        raise UserError(asked, f"Its first row has {', '.join(reader.fieldnames or ()) or 'nothing'}.", next_step)
+    if not {"path", "class"} <= set(columns):
+        raise UserError(asked, f"Its first row has {', '.join(columns) or 'nothing'}.", next_step)
     return [(row["path"] or "", row["class"] or "") for row in rows]

@@ -57,11 +57,11 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[str, float]]]:
         print(f"Passed over: {', '.join(f'{count} {ending}' for ending, count in others.most_common())}.")
     loaded = load(args)
     labels = read_labels(args.labels, found, loaded.class_names) if args.labels else None
-    predictions = Predictions([str(file) for file in found], loaded.class_names, labels)
+    predictions = Predictions([str(file) for file in found], loaded.class_names, labels, TOP)
     images = whole(ImageFiles(Path(), predictions.files), [0] * len(found))
     predict(loaded, images, predictions, args)
     if args.output:
-        write_whole(args.output, lambda file: write_csv(file, predictions, TOP))
+        write_whole(args.output, lambda file: write_csv(file, predictions))
         print(f"{args.output}: {len(predictions.by_position)} images")
     else:
         for file, best in predictions.named().items():
@@ -81,7 +81,7 @@ def predict(loaded: Loaded, images: Split, predictions: Predictions, args: argpa
     for positions, pixels, damaged in progress(batches, "predicting", -(-len(images) // args.batch_size)):
         predictions.damaged |= damaged
         if positions:
-            predictions.add(positions, loaded.model(as_floats(pixels, args.device)).softmax(1).cpu(), TOP)
+            predictions.add(positions, loaded.model(as_floats(pixels, args.device)).softmax(1).cpu())
 
 
 def report_accuracy(predictions: Predictions, images: Split, args: argparse.Namespace) -> None:

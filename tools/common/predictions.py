@@ -30,21 +30,23 @@ class Predictions:
     Args:
         files: N paths.
         labels: N labels, below 0 where an image has none; None if no labels were asked for.
+        most: how many classes of an image are kept, at most.
 
     Attributes:
         by_position: the prediction of each image that could be read.
         damaged: by position, why another cannot be read.
     """
 
-    def __init__(self, files: list[str], class_names: Sequence[str], labels: list[int] | None):
+    def __init__(self, files: list[str], class_names: Sequence[str], labels: list[int] | None, most: int):
         self.files, self.class_names, self.labels = files, class_names, labels
+        self.most = min(most, len(class_names))
         self.by_position: dict[int, Prediction] = {}
         self.damaged: dict[int, str] = {}
 
-    def add(self, positions: list[int], probabilities: Tensor, most: int) -> None:
-        """Adds a batch (b,T), b > 0. The `most` likely classes of each image are kept."""
+    def add(self, positions: list[int], probabilities: Tensor) -> None:
+        """Adds the probabilities (b,T) of the images at b positions, b > 0."""
         best = probabilities.sort(descending=True, stable=True)  # stable: equals keep arg-max's order
-        pairs = zip(best.indices[:, :most].tolist(), best.values[:, :most].tolist(), strict=True)
+        pairs = zip(best.indices[:, : self.most].tolist(), best.values[:, : self.most].tolist(), strict=True)
         for row, (position, (classes, values)) in enumerate(zip(positions, pairs, strict=True)):
             own = probabilities[row, self.labels[position]].item() if self._has_label(position) else None
             self.by_position[position] = Prediction(list(zip(classes, values, strict=True)), own)
@@ -76,13 +78,13 @@ class Predictions:
         return self.labels is not None and self.labels[position] >= 0
 
 
-def write_csv(path: Path, predictions: Predictions, most: int) -> None:
+def write_csv(path: Path, predictions: Predictions) -> None:
     """One line an image, in order, and also for one that cannot be read: the column `error` says why.
 
     Spreadsheets take a cell that begins with = + - @ for a formula and carry it out. Such a class name gets an
     apostrophe before it, such a path `./`. What is not UTF-8 is written as escapes.
     """
-    most, labels = min(most, len(predictions.class_names)), predictions.labels
+    most, labels = predictions.most, predictions.labels
     names = [_cell(name) for name in predictions.class_names]
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
