@@ -3,9 +3,9 @@
     python tools/export.py --checkpoint results/cnn/ilm_vp/RUN/best.pth --format onnx
     python tools/export.py --checkpoint FILE --format torch.export --output my_model.pt2
 
-The file takes `images` (B,3,h,w) float32 in [0,1], resized as for evaluation, of any number B, and gives `logits` (B,T).
-The prompt, the network's normalisation and the map are inside. The names of the T classes are in the file, too. Before
-it is written, its logits are compared with the checkpoint's; the largest difference is printed.
+The file takes `images` (B,3,h,w) float32 in [0,1], resized as for evaluation, for any B, and gives `logits` (B,T). The
+prompt, the network's normalisation and the map are inside. The names of the T classes are in the file, too. Before it
+is written, its logits are compared with the checkpoint's; the largest difference is printed.
 """
 
 import sys
@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import argparse
 import inspect
 import io
 import json
@@ -44,11 +45,12 @@ class Format(NamedTuple):
 
 
 class Exported(nn.Module):
-    """A model whose input is called `images`."""
+    """A model in eval mode whose input is called `images`."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
@@ -68,9 +70,7 @@ def open_program(content: bytes) -> Callable[[Tensor], Tensor]:
 def make_onnx(model: nn.Module, images: Tensor, class_names: Sequence[str]) -> bytes:
     shapes = {"images": {0: "batch"}}
     names = {"input_names": ["images"], "output_names": ["logits"]}
-    exported = torch.onnx.export(
-        Exported(model), (images,), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
-    )
+    exported = torch.onnx.export(Exported(model), (images,), dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
     exported.model.metadata_props[CLASS_NAMES] = json.dumps(list(class_names))
     return exported.model_proto.SerializeToString()
 
@@ -98,15 +98,16 @@ def main(argv: list[str] | None = None) -> Path:
     if args.format == "onnx":
         require_onnx()
     args.device, args.precision = torch.device("cpu"), "float32"
-    model, transform, class_names = load(args, share_border=False)  # sharing depends on the number of images
+    model, transform, class_names = load(args, plain=True)  # what makes it faster here would stand in the file
     chosen, shape = FORMATS[args.format], transform(Image.new("RGB", (640, 480))).shape
     try:
         with torch.no_grad():
             content = chosen.make(model, torch.rand(2, *shape), class_names)
+            exported = chosen.open(content)
     except Exception as error:  # PyTorch's exporters raise many kinds
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise refused(args, f"PyTorch cannot export this model: {reason}") from None
-    difference, largest = compare(model, chosen.open(content), shape)
+    difference, largest = compare(model, exported, shape)
     if not difference <= LARGEST * largest:
         raise refused(args, f"Its logits differ by up to {difference:.2g} from the checkpoint's.")
     output = args.output or args.checkpoint.with_suffix(chosen.ending)
@@ -126,7 +127,9 @@ def require_onnx() -> None:
             missing.append(name)
     if missing:
         next_step = f"Type pip install {' '.join(missing)}, or --format torch.export, which needs no package."
-        raise UserError("--format onnx: packages make and check the file.", f"Missing: {', '.join(missing)}.", next_step)
+        raise UserError(
+            "--format onnx: packages make and check the file.", f"Missing: {', '.join(missing)}.", next_step
+        )
     if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
         found, next_step = f"This is PyTorch {torch.__version__}.", "Type --format torch.export, or update PyTorch."
         raise UserError("--format onnx: PyTorch 2.6 or newer is needed.", found, next_step)
@@ -145,11 +148,9 @@ def compare(model: nn.Module, other: Callable[[Tensor], Tensor], shape: Sequence
     return max(differences), max(sizes)
 
 
-def refused(args, found: str) -> RunError:
-    return RunError(f"{args.checkpoint}: --format {args.format} is wanted.", f"{found} No file is written.", HINT)
-
-
-HINT = "Use load_prompted (tools/load.py), which runs any checkpoint."
+def refused(args: argparse.Namespace, found: str) -> RunError:
+    asked = f"{args.checkpoint}: --format {args.format} is wanted."
+    return RunError(asked, f"{found} No file is written.", "Use load_prompted (tools/load.py): it runs any checkpoint.")
 
 
 if __name__ == "__main__":
