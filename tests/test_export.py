@@ -6,11 +6,14 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from PIL import Image
 from test_experiments import only_run
+from torchvision.transforms import v2
 
 import tools.export as export
 from errors import RunError, UserError
-from tools.load import load_prompted
+from models.visual_prompt import RandomPatchVisualPrompt
+from tools.load import ImageTransform, Loaded, load_prompted
 
 needs_onnx = pytest.mark.skipif(
     not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))),
@@ -47,16 +50,10 @@ def test_the_file_gives_the_checkpoints_logits(script, kind, run_script, words, 
     model, transform, class_names = load_prompted(saved, device="cpu")
     assert names == list(class_names)
     for count in (1, 7):
-        images = torch.rand(count, *transform(torch_image()).shape)
+        images = torch.rand(count, *transform(Image.new("RGB", (64, 48))).shape)
         with torch.no_grad():
             expected = model(images)
         assert torch.allclose(function(images), expected, rtol=0, atol=1e-4 * expected.abs().max())
-
-
-def torch_image():
-    from PIL import Image
-
-    return Image.new("RGB", (64, 48))
 
 
 @pytest.fixture
@@ -83,6 +80,16 @@ def test_missing_packages_are_named_before_anything_is_loaded(monkeypatch, run_s
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"Missing: (.*, )?onnxscript.*\nType pip install .*onnxscript"):
         run_script("tools/export", "--checkpoint", "none.pth", "--format", "onnx")
+
+
+def test_a_prompt_at_random_positions_is_refused(monkeypatch, tmp_path):
+    prompt = RandomPatchVisualPrompt(6, 16, torch.ones(3))
+    prompt.program.data.fill_(0.5)
+    loaded = Loaded(prompt, ImageTransform([v2.Resize((16, 16))]), ("a",))
+    monkeypatch.setattr(export, "load", lambda *_, **__: loaded)
+    with pytest.raises(RunError, match=r"cannot export this model|differ by up to"):
+        export.main(["--checkpoint", str(tmp_path / "best.pth"), "--format", "torch.export"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_nan_is_no_small_difference():

@@ -17,7 +17,8 @@ import argparse
 import inspect
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -101,7 +102,7 @@ def main(argv: list[str] | None = None) -> Path:
     model, transform, class_names = load(args, plain=True)  # what makes it faster here would stand in the file
     chosen, shape = FORMATS[args.format], transform(Image.new("RGB", (640, 480))).shape
     try:
-        with torch.no_grad():
+        with torch.no_grad(), attention_as_written():
             content = chosen.make(model, torch.rand(2, *shape), class_names)
             exported = chosen.open(content)
     except Exception as error:  # PyTorch's exporters raise many kinds
@@ -115,6 +116,17 @@ def main(argv: list[str] | None = None) -> Path:
     print(f"{output}: images (B,{','.join(map(str, shape))}) -> logits (B,{len(class_names)})")
     print(f"Largest difference to the checkpoint's logits: {difference:.2g} (they go up to {largest:.2g})")
     return output
+
+
+@contextmanager
+def attention_as_written() -> Iterator[None]:
+    """Without PyTorch's one operator for a layer of attention, which PyTorch 2.4 cannot export."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def require_onnx() -> None:
