@@ -78,6 +78,8 @@ def labels_by_folder(found: dict[Path, Path], class_names: Sequence[str]) -> lis
 def labels_by_file(table: Path, found: Iterable[Path], class_names: Sequence[str]) -> list[int]:
     """Each image's label from a CSV with the columns `path` (relative to the CSV's folder) and `class`; or NO_LABEL.
 
+    Prints which other images the file names.
+
     Raises:
         UserError: the file cannot be read, lacks a column, names an unknown class, or one image with two classes.
     """
@@ -92,7 +94,11 @@ def labels_by_file(table: Path, found: Iterable[Path], class_names: Sequence[str
         if labels.setdefault(file, label) != label:
             asked = f"--labels {table}: every image has one class."
             raise UserError(asked, f"Row {line} gives {path} a second one.", "Remove one of the two rows.")
-    return [labels.get(os.path.abspath(file), NO_LABEL) for file in found]
+    files = [os.path.abspath(file) for file in found]
+    if others := labels.keys() - set(files):
+        some = _some(sorted(others), 3)
+        print(f"{len(others)} of {len(labels)} images of {table} are not among the predicted ones: {some}")
+    return [labels.get(file, NO_LABEL) for file in files]
 
 
 def _some(names: Iterable[str], most: int = 10) -> str:

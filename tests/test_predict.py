@@ -79,11 +79,14 @@ def test_labels_by_the_nearest_folder_that_is_a_class(tmp_path):
     assert labels_by_folder({tmp_path / "Cat/1.jpg": tmp_path / "Cat"}, CLASSES) == [0]  # the named folder's own name
 
 
-def test_labels_by_file(tmp_path):
+def test_labels_by_file(tmp_path, capsys):
     table = tmp_path / "labels.csv"
     table.write_text(f"class,path,more\nCat,in/1.jpg,x\nbird_of-paradise,{tmp_path}/2.jpg,y\n", encoding="utf-8-sig")
     files = [tmp_path / name for name in ("2.jpg", "in/../in/1.jpg", "in/2.jpg")]
     assert labels_by_file(table, files, CLASSES) == [1, 0, NO_LABEL]
+    assert not capsys.readouterr().out
+    assert labels_by_file(table, files[:1], CLASSES) == [1]
+    assert f"1 of 2 images of {table} are not among the predicted ones: {tmp_path}/in/1.jpg" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
