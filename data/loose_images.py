@@ -2,42 +2,39 @@
 
 import csv
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data.catalog import refined
-from data.folder import ENDINGS
-from errors import UserError
+from data.dataset import refined
+from data.files import ENDINGS, PassedOver, images_below
+from errors import UserError, printable
 
 NO_LABEL = -1
 
 
-def find_images(given: Iterable[Path]) -> tuple[dict[Path, Path], Counter[str]]:
-    """The named files, and all images below the named folders, these sorted by path.
+def find_images(given: Iterable[Path]) -> dict[Path, Path]:
+    """The named files, and all images below the named folders as `data.files` finds them. Each folder's line tells what
+    was passed over.
 
     Returns:
-        Each image with its outermost folder: the folder that was named, or that the named file lies in. And how many
-        other files the folders hold, by ending.
+        Each image with its outermost folder: the folder that was named, or that the named file lies in.
 
     Raises:
-        UserError: there is no image below a folder.
+        UserError: there is no image below a folder, or a folder cannot be read.
     """
     found: dict[Path, Path] = {}
-    others: Counter[str] = Counter()
     for path in given:
         if not path.is_dir():
             found.setdefault(path, path.parent)
             continue
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        images = [file for file in files if file.suffix.lower() in ENDINGS]
+        passed = PassedOver(str(path))
+        images = [path / image for image in images_below(path, passed)]
+        passed.tell()
         if not images:
-            found_instead = f"It holds {len(files)} files, none with an image's ending."
-            next_step = f"Name a folder with images; their names end with {', '.join(ENDINGS)}."
-            raise UserError(f"{path}: images are searched in this folder.", found_instead, next_step)
+            next_step = f"Name a folder with images; their names end with {', '.join(sorted(ENDINGS))}."
+            raise UserError(f"{path}: images are searched in this folder.", "There is none.", next_step)
         found |= dict.fromkeys(images, path)
-        others.update(file.suffix.lower() or file.name for file in files if file not in found)
-    return found, others
+    return found
 
 
 def read_labels(where: str, found: dict[Path, Path], class_names: Sequence[str]) -> list[int]:
@@ -60,7 +57,8 @@ def read_labels(where: str, found: dict[Path, Path], class_names: Sequence[str])
             "Type --labels folders, or --labels FILE with the columns path and class, or leave out --labels.",
         )
     if missing:
-        print(f"{len(missing)} of {len(labels)} images have no label and do not count: {_some(map(str, missing), 3)}")
+        some = printable(_some(map(str, missing), 3))
+        print(f"{len(missing)} of {len(labels)} images have no label and do not count: {some}")
     return labels
 
 
@@ -96,7 +94,7 @@ def labels_by_file(table: Path, found: Iterable[Path], class_names: Sequence[str
             raise UserError(asked, f"Row {line} gives {path} a second one.", "Remove one of the two rows.")
     files = [os.path.abspath(file) for file in found]
     if others := labels.keys() - set(files):
-        some = _some(sorted(others), 3)
+        some = printable(_some(sorted(others), 3))
         print(f"{len(others)} of {len(labels)} images of {table} are not among the predicted ones: {some}")
     return [labels.get(file, NO_LABEL) for file in files]
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +43,13 @@ def touch(*files: Path) -> None:
         file.touch()
 
 
-def test_images_are_found_at_any_depth_in_order_and_once(tmp_path):
+def test_images_are_found_at_any_depth_in_order_and_once(tmp_path, capsys):
     photos, single = tmp_path / "photos", tmp_path / "single.xyz"
     touch(
         photos / "b/2.PNG", photos / "b/deep/1.jpg", photos / "a.webp", photos / "b/notes.txt", photos / "x.csv", single
     )
     touch(photos / "b/more.txt")
-    found, others = find_images([single, photos, photos / "a.webp"])
+    found = find_images([single, photos, photos / "a.webp"])
     expected = {
         single: tmp_path,
         photos / "a.webp": photos,
@@ -59,19 +58,19 @@ def test_images_are_found_at_any_depth_in_order_and_once(tmp_path):
     }
     assert list(found) == list(expected)
     assert found == expected | {photos / "a.webp": photos}
-    assert others == Counter({".txt": 2, ".csv": 1})
+    assert f"{photos}: passed over 2 .txt, 1 .csv." in capsys.readouterr().out
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
     touch(tmp_path / "notes.txt")
-    with pytest.raises(UserError, match=r"It holds 1 files, none with an image's ending"):
+    with pytest.raises(UserError, match="There is none"):
         find_images([tmp_path])
 
 
 def test_labels_by_the_nearest_folder_that_is_a_class(tmp_path):
     names = ("Cat/1.jpg", "bird-of_Paradise/cat/2.jpg", "dog/x/y/3.jpg", "other/4.jpg", "5.jpg")
     touch(*(tmp_path / name for name in names))
-    found, _ = find_images([tmp_path])
+    found = find_images([tmp_path])
     labels = dict(
         zip((str(file.relative_to(tmp_path)) for file in found), labels_by_folder(found, CLASSES), strict=True)
     )
@@ -222,7 +221,7 @@ def test_an_output_that_cannot_be_written_is_refused_at_the_start(run_script, tm
 
 
 @pytest.mark.numeric
-def test_a_folder_with_labels_gives_what_evaluation_gives(trained, run_script, small, tmp_path, capsys, float64):
+def test_a_folder_with_labels_gives_what_evaluation_gives(float64, trained, run_script, small, tmp_path, capsys):
     output, kept = tmp_path / "predictions.csv", tmp_path / "evaluation.json"
     evaluated = run_script("tools/evaluate", "--checkpoint", trained, "--output", kept)
     assert [one["of"] for one in evaluated["per_class"]] == [5] * 4
@@ -278,7 +277,7 @@ def test_a_sheet_is_drawn_of_real_images(trained, run_script, small, tmp_path, f
 
 
 @pytest.mark.numeric
-def test_a_checkpoint_in_two_lines_of_python(trained, run_script, small, float64):
+def test_a_checkpoint_in_two_lines_of_python(float64, trained, run_script, small):
     model, transform, class_names = load_prompted(trained, device="cpu")
     file = small / "test/bee/0.png" if (small / "test/bee/0.png").exists() else next((small / "test/bee").iterdir())
     with torch.no_grad(), Image.open(file) as image:

@@ -27,7 +27,7 @@ from data.fetching import readable_batches
 from data.loaders import as_floats
 from data.loose_images import find_images, read_labels
 from data.splits import ImageFiles, Split, quiet, whole
-from errors import RunError
+from errors import RunError, printable
 from tools.common.accuracy import class_table, per_class
 from tools.common.args import Parser, add_checkpoint_flags
 from tools.common.command import run_command
@@ -52,9 +52,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[str, float]]]:
     parser.add_argument("--mistakes", type=whole_number_in(1, 400), default=40, help="that are drawn; default 40")
     parser.add_argument("--batch-size", type=positive_int, default=32, help="images; default 32")
     args = parser.parse_args(argv)
-    found, others = find_images(args.image)
-    if others:
-        print(f"Passed over: {', '.join(f'{count} {ending}' for ending, count in others.most_common())}.")
+    found = find_images(args.image)
     loaded = load(args)
     labels = read_labels(args.labels, found, loaded.class_names) if args.labels else None
     predictions = Predictions([str(file) for file in found], loaded.class_names, labels, TOP)
@@ -65,7 +63,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[str, float]]]:
         print(f"{args.output}: {len(predictions.by_position)} images")
     else:
         for file, best in predictions.named().items():
-            print(file, *(f"  {p:.3f}  {name}" for name, p in best), sep="\n")
+            print(printable(file), *(f"  {p:.3f}  {name}" for name, p in best), sep="\n")
     if labels:
         report_accuracy(predictions, images, args)
     if predictions.damaged:
@@ -103,7 +101,7 @@ def draw_mistakes(worst: list[Mistake], count: int, images: Split, output: Path)
         return forget(sheet)
     pictures = [thumbnail(images, mistake.position) for mistake in worst]
     captions = [
-        f"{short(os.path.basename(images.name(one.position)))}\ntrue {one.true_probability:.2f}: {short(one.true, 22)}"
+        f"{short(printable(os.path.basename(images.name(one.position))))}\ntrue {one.true_probability:.2f}: {short(one.true, 22)}"
         f"\npredicted {one.probability:.2f}: {short(one.predicted, 22)}"
         for one in worst
     ]
