@@ -100,10 +100,11 @@ def draw_mistakes(worst: list[Mistake], count: int, images: Split, output: Path)
     if not worst:
         return forget(sheet)
     pictures = [thumbnail(images, mistake.position) for mistake in worst]
+    files = [printable(os.path.basename(images.name(mistake.position))) for mistake in worst]
     captions = [
-        f"{short(printable(os.path.basename(images.name(one.position))))}\ntrue {one.true_probability:.2f}: {short(one.true, 22)}"
+        f"{short(file)}\ntrue {one.true_probability:.2f}: {short(one.true, 22)}"
         f"\npredicted {one.probability:.2f}: {short(one.predicted, 22)}"
-        for one in worst
+        for file, one in zip(files, worst, strict=True)
     ]
     print(f"{save(sheet_figure(pictures, captions), sheet)}: the worst {len(worst)} of {count} mistakes")
 
