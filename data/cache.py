@@ -206,11 +206,16 @@ def _decoded(split: Split, fixed: Fixed, label: str) -> Iterator[np.ndarray]:
                 yield from chunk
     if damaged:
         raise DamagedImages([f"{label}: {len(damaged)} of {len(split)} cannot be read:", *sorted(damaged)])
+    tell_empty(label, empty, len(split))
+
+
+def tell_empty(label: str, empty: list[str], count: int) -> None:
+    """Prints which of `count` images look empty, if any do."""
     if empty:
         print(
-            f"{label}: {len(empty)} of {len(split)} images look empty: all of their pixels are equal, or no value is"
-            f" above 15 of 255 ({in_short(sorted(empty))}). 16-bit files are divided by 256; scale those that hold"
-            " fewer bits up first.",
+            f"{label}: {len(empty)} of {count} images look empty: all of their pixels are equal, or no value is above"
+            f" 15 of 255 ({in_short(sorted(empty))}). 16-bit files are divided by 256; scale those that hold fewer bits"
+            " up first.",
             flush=True,
         )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from make_data import noise, write_image
-from PIL import Image
+from PIL import ExifTags, Image
 from test_experiments import SMALL, folder
 
 from data.fetching import readable_batches
@@ -21,7 +21,7 @@ from tools.common.accuracy import class_table, per_class
 from tools.common.flag_types import new_file
 from tools.common.plots import sheet_figure
 from tools.common.predictions import Predictions, write_csv
-from tools.load import load_prompted
+from tools.load import ImageTransform, load_prompted
 
 CPU = torch.device("cpu")
 CLASSES = ("cat", "bird of paradise", "dog")
@@ -248,6 +248,24 @@ def test_a_folder_with_labels_gives_what_evaluation_gives(float64, trained, run_
     run_script("tools/predict", *words, "--labels", table_file)
     assert "Accuracy 1.0000 (20 of 20)" in capsys.readouterr().out
     assert not (tmp_path / "predictions.mistakes.png").exists()
+
+
+def test_images_that_look_empty_are_named(trained, run_script, tmp_path, capsys):
+    write_image(tmp_path / "x/black.png", np.zeros((20, 20, 3), np.uint8))
+    write_image(tmp_path / "x/noise.png", noise(1))
+    run_script("tools/predict", "--checkpoint", trained, tmp_path / "x")
+    assert "your images: 1 of 2 images look empty" in (printed := capsys.readouterr().out)
+    assert f"({tmp_path / 'x/black.png'})" in printed
+
+
+def test_python_turns_an_image_as_evaluation_does(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(noise(1)).save(tmp_path / "turned.png", exif=exif)
+    transform = ImageTransform([])
+    with Image.open(tmp_path / "turned.png") as image:
+        assert transform(image).shape == (3, 24, 20)  # it was 20 high and 24 wide
+        assert torch.equal(transform(image), transform(tmp_path / "turned.png"))
 
 
 def test_a_damaged_image_does_not_end_the_rest(trained, run_script, small, tmp_path, capsys):

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from data.catalog import find_dataset
-from data.splits import open_rgb, to_rgb
+from data.image_file import open_rgb, quiet, to_rgb, upright
 from data.transforms import decode, restore_transforms
 from errors import UserError
 from models.networks import Execution
@@ -30,6 +30,8 @@ from tools.common.checkpoint import open_checkpoint
 class ImageTransform:
     """What evaluation does to an image: an image of PIL, or the path of an image file -> (3,h,w) float32 in [0,1].
 
+    Either is turned upright, as its EXIF orientation says.
+
     Args:
         transforms: torchvision's v2 transforms, none of them random.
     """
@@ -38,7 +40,8 @@ class ImageTransform:
         self.transforms = transforms
 
     def __call__(self, image: Image.Image | str | Path) -> Tensor:
-        image = to_rgb(image) if isinstance(image, Image.Image) else open_rgb(Path(image))
+        with quiet():
+            image = upright(to_rgb(image), image) if isinstance(image, Image.Image) else open_rgb(Path(image))
         return torch.from_numpy(decode(self.transforms, image)).permute(2, 0, 1).float().div(255)
 
 

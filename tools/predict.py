@@ -23,10 +23,12 @@ import torch
 from PIL import Image
 
 from algorithms.training import progress
+from data.cache import looks_empty, tell_empty
 from data.fetching import readable_batches
+from data.image_file import quiet
 from data.loaders import as_floats
 from data.loose_images import find_images, read_labels
-from data.splits import ImageFiles, Split, quiet, whole
+from data.splits import ImageFiles, Split, whole
 from errors import RunError, printable
 from tools.common.accuracy import class_table, per_class
 from tools.common.args import Parser, add_checkpoint_flags
@@ -75,11 +77,14 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[str, float]]]:
 def predict(loaded: Loaded, images: Split, predictions: Predictions, args: argparse.Namespace) -> None:
     """Adds what the model says of each batch to the predictions. Pixels are kept of some batches at a time."""
     how = {"batch_size": args.batch_size, "device": args.device, "workers": args.workers}
-    batches = readable_batches(images, loaded.transform.transforms, "your images", **how)
+    batches, empty = readable_batches(images, loaded.transform.transforms, "your images", **how), []
     for positions, pixels, damaged in progress(batches, "predicting", -(-len(images) // args.batch_size)):
         predictions.damaged |= damaged
         if positions:
+            looks = [looks_empty(image.permute(1, 2, 0).numpy()) for image in pixels]
+            empty += [printable(images.name(at)) for at, is_empty in zip(positions, looks, strict=True) if is_empty]
             predictions.add(positions, loaded.model(as_floats(pixels, args.device)).softmax(1).cpu())
+    tell_empty("your images", empty, len(images))
 
 
 def report_accuracy(predictions: Predictions, images: Split, args: argparse.Namespace) -> None:
