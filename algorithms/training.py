@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from algorithms.distributed import all_sum, is_synchronised, sum_gradients, world_size
 
-Observer = Callable[[Tensor, Tensor], None]  # source logits (B,S), labels (B,)
+Observer = Callable[[Tensor, Tensor], None]  # logits, of the source labels (B,S) or of the targets (B,T); labels (B,)
 
 
 class NonFiniteLoss(Exception):
@@ -41,9 +41,9 @@ class _Meter:
         return {"loss": float(self.loss) / images, "acc": float(self.correct) / images}
 
 
-def progress(batches: Iterable, description: str) -> tqdm:
-    """A progress bar over batches. It disappears at the end; the epoch's line stays."""
-    return tqdm(batches, desc=description, leave=False, dynamic_ncols=True, mininterval=0.3, unit="batch")
+def progress(batches: Iterable, description: str, total: int | None = None) -> tqdm:
+    """A progress bar over batches, `total` if they have no length. It disappears at the end; the epoch's line stays."""
+    return tqdm(batches, desc=description, total=total, leave=False, dynamic_ncols=True, mininterval=0.3, unit="batch")
 
 
 def _logits(model: nn.Module, images: Tensor, labels: Tensor, observe: Observer | None) -> Tensor:
@@ -120,9 +120,12 @@ def evaluate(
     loader: Iterable[tuple[Tensor, Tensor]],
     *,
     observe: Observer | None = None,
+    observe_targets: Observer | None = None,
     description: str = "evaluation",
 ) -> dict[str, float]:
     """Mean cross-entropy `loss` and accuracy `acc` in [0,1] of the model in eval mode; arguments as in training.
+
+    `observe_targets` gets each batch's target logits and labels, from which `loss` and `acc` are computed.
 
     What a model draws at random here, such as the positions of VP's random patch, comes from a fixed seed. So the same
     model always has the same accuracy.
@@ -134,6 +137,8 @@ def evaluate(
         for images, labels in progress(loader, description):
             if len(labels):
                 logits = _logits(model, images, labels, observe)
+                if observe_targets:
+                    observe_targets(logits, labels)
                 meter.add(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
     return meter.over_processes().summary()
 

@@ -188,7 +188,7 @@ def _decoded(split: Split, fixed: Fixed, label: str) -> Iterator[np.ndarray]:
             pixels = decode(fixed, split.open(position))
         except Exception as error:  # Pillow's decoders raise many kinds
             name = printable(split.name(position)[:300])
-            damaged.append(f"  {name}  (label {split.labels[position]}): {_reason(error)}")
+            damaged.append(f"  {name}  (label {split.labels[position]}): {reason_of(error)}")
             return None
         if looks_empty(pixels):
             empty.append(printable(split.name(position)[:300]))
@@ -206,11 +206,16 @@ def _decoded(split: Split, fixed: Fixed, label: str) -> Iterator[np.ndarray]:
                 yield from chunk
     if damaged:
         raise DamagedImages([f"{label}: {len(damaged)} of {len(split)} cannot be read:", *sorted(damaged)])
+    tell_empty(label, empty, len(split))
+
+
+def tell_empty(label: str, empty: list[str], count: int) -> None:
+    """Prints which of `count` images look empty, if any do."""
     if empty:
         print(
-            f"{label}: {len(empty)} of {len(split)} images look empty: all of their pixels are equal, or no value is"
-            f" above 15 of 255 ({in_short(sorted(empty))}). 16-bit files are divided by 256; scale those that hold"
-            " fewer bits up first.",
+            f"{label}: {len(empty)} of {count} images look empty: all of their pixels are equal, or no value is above"
+            f" 15 of 255 ({in_short(sorted(empty))}). 16-bit files are divided by 256; scale those that hold fewer bits"
+            " up first.",
             flush=True,
         )
 
@@ -221,7 +226,8 @@ def looks_empty(pixels: np.ndarray) -> bool:
     return bool(values.max() < 16 or (values[3:] == values[:-3]).all())
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why an image cannot be read, in one line."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     return (str(error) or type(error).__name__).splitlines()[0][:300]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data.cache import RaggedPixels, cached_pixels, check_images
+from data.cache import RaggedPixels, cached_pixels, check_images, reason_of
 from data.crops import FlatPixels, crop_and_flip
 from data.image_file import quiet
 from data.splits import ImageArrays, Split
@@ -186,12 +186,62 @@ def _one_by_one(
             multiprocessing_context="fork" if workers and _FORKS else None,
         )
         for images, batch in zip(loader, keys, strict=True):
-            if isinstance(images, list):
-                raise UserError(
-                    f"{label}: the transforms should give images of one size.",
-                    f"One batch has images of {', '.join(images[:4])} pixels.",
-                    "Add a CenterCrop or a RandomCrop to the list of transforms.",
-                )
-            yield images[: len(batch[part])]
+            yield _of_one_size(images, label)[: len(batch[part])]
 
     return fetch
+
+
+def _of_one_size(images: Tensor | list[str], label: str) -> Tensor:
+    if isinstance(images, list):
+        raise UserError(
+            f"{label}: the transforms should give images of one size.",
+            f"One batch has images of {', '.join(images[:4])} pixels.",
+            "Add a CenterCrop or a RandomCrop to the list of transforms.",
+        )
+    return images
+
+
+def readable_batches(
+    split: Split, fixed: Sequence[Callable], label: str, *, batch_size: int, device: torch.device, workers: int | None
+) -> Iterator[tuple[list[int], Tensor | None, dict[int, str]]]:
+    """A split's images in order, each decoded once. Those that cannot be read are left out.
+
+    Args:
+        fixed: transforms of the fixed part only.
+        label, device, workers: as `build_loader` takes them.
+
+    Yields:
+        The positions of a batch's images, these images (b,3,h,w) uint8 on the CPU (None if there is none), and by
+        position the reason why another image cannot be read.
+
+    Raises:
+        UserError: the images of a batch differ in size.
+    """
+    workers = _enough_workers(None, device) if workers is None else workers
+    loader = DataLoader(
+        _Readable(split, fixed),
+        sampler=[batch.tolist() for batch in torch.arange(len(split)).split(batch_size)],
+        batch_size=None,  # the sampler gives whole batches
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context="fork" if workers and _FORKS else None,
+    )
+    for positions, images, damaged in loader:
+        yield positions, (_of_one_size(images, label) if positions else None), damaged
+
+
+class _Readable(Dataset):
+    """What a worker sees: the positions of a batch -> what `readable_batches` yields."""
+
+    def __init__(self, split: Split, fixed: Sequence[Callable]):
+        self.pixels = _Decoded(split, fixed)
+
+    def __getitem__(self, positions: list[int]) -> tuple[list[int], Tensor | list[str], dict[int, str]]:
+        images, damaged = {}, {}
+        with quiet():
+            for position in positions:
+                try:
+                    images[position] = torch.from_numpy(self.pixels[position]).permute(2, 0, 1)
+                except Exception as error:  # Pillow's decoders raise many kinds
+                    damaged[position] = reason_of(error)
+        return list(images), _stacked(list(images.values())), damaged

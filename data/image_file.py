@@ -65,7 +65,7 @@ def open_rgb(file: Path | BinaryIO) -> Image.Image:
     except UnidentifiedImageError:
         raise ValueError(_what_it_is(file)) from None
     with image:
-        return _upright(to_rgb(image), image)
+        return upright(to_rgb(image), image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -85,7 +85,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(pixels: Image.Image, opened: Image.Image) -> Image.Image:
+def upright(pixels: Image.Image, opened: Image.Image) -> Image.Image:
     """The pixels of an opened file, turned as its EXIF orientation says. Pillow itself has turned those of a TIFF."""
     try:
         orientation = None if opened.format == "TIFF" else opened.getexif().get(ExifTags.Base.Orientation)

@@ -136,9 +136,7 @@ class Loader:
         ordered_labels = self.labels[order].to(self.device).split(self._sizes)
         fetched = self._fetch(list(order.split(self._sizes)), self._part)
         for labels, images in zip(ordered_labels, fetched, strict=True):
-            images = images.to(self.device, non_blocking=True)
-            images = images.expand(-1, 3, -1, -1) if images.ndim == 4 else images
-            yield (images.float().div_(255) if images.dtype == torch.uint8 else images), labels[self._part]
+            yield as_floats(images, self.device), labels[self._part]
 
     @property
     def examples(self) -> Tensor:
@@ -165,6 +163,13 @@ class Loader:
         ordered = copy(self)
         ordered.shuffle, ordered._part = False, WHOLE
         return ordered
+
+
+def as_floats(images: Tensor, device: torch.device) -> Tensor:
+    """Fetched images on the device: (B,3,h,w) in [0,1]. What is no image, such as features, only moves there."""
+    images = images.to(device, non_blocking=True)
+    images = images.expand(-1, 3, -1, -1) if images.ndim == 4 else images
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 def load_data(

@@ -133,6 +133,8 @@ def _restore_one(name: str, arguments: dict) -> Callable:
     most = _LARGEST_PADDING if kind is v2.Pad else LARGEST_SIDE
     if not (arguments.keys() <= set(_FIXED[kind]) and all(_is_sensible(value, most) for value in arguments.values())):
         raise ValueError(arguments)
+    if isinstance(arguments.get("interpolation"), str):  # older versions of torchvision take no text
+        arguments = arguments | {"interpolation": InterpolationMode(arguments["interpolation"])}
     return kind(**arguments)
 
 

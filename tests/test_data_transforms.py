@@ -237,6 +237,12 @@ def test_restored_transforms_are_those_described(transforms):
     np.testing.assert_array_equal(decode(restored, image), decode(transforms, image))
 
 
+def test_a_restored_interpolation_is_no_text():
+    """torchvision 0.19 refuses a text when the image is resized."""
+    (restored,) = restore_transforms({"transform": [["Resize", {"size": [8, 8], "interpolation": "bicubic"}]]}, None)
+    assert restored.interpolation is BICUBIC
+
+
 def test_description():
     assert describe_transforms([v2.Resize((8, 8)), v2.CenterCrop(6)]) == [
         ["Resize", {"size": [8, 8], "interpolation": "bilinear", "max_size": None}],

@@ -32,6 +32,15 @@ def scaler() -> torch.amp.GradScaler:
     return torch.amp.GradScaler("cpu", enabled=False)
 
 
+def test_evaluate_shows_the_target_logits_that_it_counts():
+    model, batches, seen = nn.Linear(5, 3), make_batches((4, 3)), []
+    result = evaluate(model, batches, observe_targets=lambda *batch: seen.append(batch))
+    logits, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    assert torch.equal(labels, batches.labels)
+    assert torch.equal(logits, torch.cat([model(x) for x, _ in batches]))
+    assert (logits.argmax(1) == labels).double().mean().item() == pytest.approx(result["acc"])
+
+
 def test_evaluate_is_the_mean_over_images_not_over_batches():
     model, batches = nn.Linear(5, 3), make_batches((4, 4, 1))
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))

@@ -24,6 +24,7 @@ import numpy as np
 from torchvision.datasets.utils import calculate_md5
 
 import cfg
+from algorithms.predictions import PredictionCounter
 from algorithms.training import evaluate
 from data.catalog import find_dataset
 from data.corruptions import read_corruptions
@@ -33,6 +34,7 @@ from data.transforms import restore_transforms
 from errors import UserError
 from models.networks import Execution
 from models.restore import default_transforms, restore, weights_of
+from tools.common.accuracy import class_table, per_class
 from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
 from tools.common.checkpoint import open_checkpoint
 from tools.common.command import run_command
@@ -81,8 +83,11 @@ def main(argv: list[str] | None = None) -> dict:
         "cache_folder": cfg.data_path / ".cache",
     }
 
-    result = evaluate(model, build_loader(test, transforms, f"{splits.name} test", **cached), description="test")
-    result["test_size"] = len(test)
+    names = setup["class_names"]
+    confusion = PredictionCounter(len(names), len(names))  # (T,T): images of each class predicted as each class
+    loader = build_loader(test, transforms, f"{splits.name} test", **cached)
+    result = evaluate(model, loader, observe_targets=confusion, description="test")
+    result |= {"test_size": len(test), "per_class": per_class(confusion.take().counts, names)}
     print(f"{setup['network']} on {setup['dataset']}, {args.checkpoint}: loss {result['loss']:.4f}")
     if corrupted:
         accuracies: dict[str, list[float]] = {name: [] for name in corrupted}
@@ -101,7 +106,8 @@ def main(argv: list[str] | None = None) -> dict:
 def describe(result: dict) -> str:
     right = round(result["acc"] * result["test_size"])
     accuracy = f"Test accuracy {result['acc']:.4f} ({right} of {result['test_size']})"
-    return "\n".join([accuracy, *([table(result)] if "corruptions" in result else [])])
+    classes = [class_table(result["per_class"])] if "per_class" in result else []
+    return "\n".join([accuracy, *classes, *([table(result)] if "corruptions" in result else [])])
 
 
 def table(result: dict) -> str:

@@ -76,14 +76,15 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu-cache-fraction", type=zero_or_fraction, default=cfg.gpu_cache_fraction, help=gpu)
 
 
-def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, the flags for a checkpoint that does not say what it belongs to, and the machine's flags."""
+def add_checkpoint_flags(parser: argparse.ArgumentParser, machine: bool = True) -> None:
+    """--checkpoint, the flags for a checkpoint that does not say what it belongs to, and the `machine`'s flags."""
     parser.add_argument("--checkpoint", type=Path, required=True, help="a best.pth or ckpt.pth of any method")
     which = "for a checkpoint of the original ILM-VP repository, which does not name it; or the new path of its weights"
     parser.add_argument("--network", type=network, help=which)
     parser.add_argument("--dataset", type=dataset_name, help="as --network; or another data set with the same classes")
     add_clip_flags(parser, None, None)
-    add_machine_flags(parser)
+    if machine:
+        add_machine_flags(parser)
 
 
 def resolve_precision(precision: str, device) -> str:

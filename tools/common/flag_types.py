@@ -109,6 +109,20 @@ def network(text: str) -> str:
     return head + str(Path(path).resolve()) if path else text
 
 
+def new_file(*endings: str) -> Callable[[str], Path]:
+    """The type of a file that a command writes: one of these endings, in a folder that is there."""
+
+    def convert(text: str) -> Path:
+        path = Path(text)
+        if path.suffix.lower() not in endings:
+            raise argparse.ArgumentTypeError(f"a name that ends with {' or '.join(endings)} is needed, not {text!r}")
+        if not path.parent.is_dir():
+            raise argparse.ArgumentTypeError(f"{text!r}: there is no folder {path.parent}")
+        return path
+
+    return convert
+
+
 def text_template(text: str) -> str:
     if text.count("{}") != 1:
         raise argparse.ArgumentTypeError(f"a text with one {{}} for the class name is needed, not {text!r}")

@@ -23,10 +23,10 @@ def _figure(**how) -> "Figure":
     return Figure(layout="constrained", **how)
 
 
-def short(name: str) -> str:
+def short(name: str, longest: int = _LONGEST) -> str:
     """Cut in the middle: a text prompt's class name stands at its end."""
-    half = _LONGEST // 2
-    return name if len(name) <= _LONGEST else f"{name[: half - 1]}…{name[-half:]}"
+    half = longest // 2
+    return name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def save(figure: "Figure", file: Path) -> Path:
@@ -82,6 +82,21 @@ def prompt_figure(images: Tensor, title: str) -> "Figure":
         axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
         axes.axis("off")
     figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def sheet_figure(images: Sequence, captions: Sequence[str], columns: int = 6) -> "Figure":
+    """A contact sheet: pictures as matplotlib shows them (images of PIL, say), row by row, each with its caption."""
+    rows = -(-len(images) // columns)
+    figure = _figure(figsize=(2 * columns, 2.4 * rows))
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set(xticks=[], yticks=[], frame_on=False)
+        axes.set_box_aspect(1)  # narrow pictures stand in the middle of a square
+    for axes, image, caption in zip(grid, images, captions, strict=False):  # the last row may have room left
+        axes.imshow(image)
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_xlabel(caption, fontsize=6, parse_math=False)
     return figure
 
 
