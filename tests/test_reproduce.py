@@ -338,7 +338,7 @@ def test_ctrl_c_stops_every_run_and_says_how_to_go_on(shell, number, stubborn, i
 
 def test_mistakes_are_refused_before_anything_starts(shell):
     for settings, found in (
-        ({"METHODS": "ilm"}, "There is no experiments/cnn/ilm.py. METHODS are names of its folder: evp.py"),
+        ({"METHODS": "ilm"}, "There is no experiments/cnn/ilm.py. METHODS are names of its folder: "),
         ({"SEED": "7"}, "SEED is set. The setting is called SEEDS."),
     ):
         done = shell.run("ilm_vp_cnn", DRY_RUN="1", **settings)
