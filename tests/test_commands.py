@@ -11,7 +11,7 @@ import pytest
 import torch
 from make_data import make_corruptions, noise, write_image
 from PIL import Image
-from test_experiments import METHODS, SCRIPTS, SMALL, checkpoint, folder, only_run
+from test_experiments import SCRIPTS, SMALL, checkpoint, folder, only_run
 from tiny import ROOT
 from torch import nn
 
@@ -110,7 +110,9 @@ OLDER = {  # how the version before wrote the evaluation transforms of a script
 
 
 QUICK = [f"experiments/{name}" for name in ("cnn/ilm_vp", "cnn/full_finetune", "clip/evp", "clip/linear_probing")]
-OTHERS = [pytest.param(script, marks=pytest.mark.slow) for script in METHODS if script not in QUICK]
+BEFORE = [f"experiments/cnn/{name}" for name in ("rlm_vp", "flm_vp", "evp", "linear_probing")]
+BEFORE += [f"experiments/clip/{name}" for name in ("ilm_tp_vp", "single_tp_vp", "vp", "full_finetune")]
+OTHERS = [pytest.param(script, marks=pytest.mark.slow) for script in BEFORE]
 
 
 @pytest.mark.parametrize("script", [*QUICK, *OTHERS])
