@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -143,10 +143,22 @@ def evaluate(
     return meter.over_processes().summary()
 
 
-def step_schedule(optimizer: torch.optim.Optimizer, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """ILM-VP's schedule: the learning rate times 0.1 after 50 % and again after 72 % of the epochs, in whole epochs."""
+def step_schedule(
+    optimizer: torch.optim.Optimizer, epochs: int, constant: Collection[int] = ()
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """ILM-VP's schedule: the learning rate times 0.1 after 50 % and again after 72 % of the epochs, in whole epochs.
+
+    The parameter groups with the numbers `constant` keep their learning rates.
+    """
     milestones = [max(1, int(fraction * epochs)) for fraction in (0.5, 0.72)]  # one at 0 would slow the first epoch
-    return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
+    if not constant:
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
+
+    def factor(epoch: int) -> float:
+        return 0.1 ** sum(epoch >= milestone for milestone in milestones)
+
+    factors = [(lambda _: 1.0) if number in constant else factor for number in range(len(optimizer.param_groups))]
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
 
 
 def cosine_schedule(

@@ -105,6 +105,23 @@ def tokens_of(texts: Sequence[str], tokenize: Callable[[list[str]], Tensor]) -> 
     return tokens
 
 
+def name_similarities(
+    which, run: Execution, source_names: Sequence[str], target_names: Sequence[str]
+) -> tuple[Tensor, str]:
+    """(S,T) float32 on the CPU: the cosines of CLIP's text embeddings of the bare names; and the hash of its weights.
+
+    Names that differ only in capitals have the same embedding, such as ImageNet's dog Cardigan and its garment.
+
+    Args:
+        which, run: as in `load_clip`.
+    """
+    model, tokenize = build_clip(find_clip(which.clip_model, which.pretrained, which.clip_config))
+    weights = weights_hash(model)
+    model.to(run.device)
+    sources, targets = (encode_texts(model, tokenize(list(names))) for names in (source_names, target_names))
+    return (sources @ targets.T).cpu(), weights
+
+
 @torch.no_grad()
 def encode_texts(model: nn.Module, tokens: Tensor, chunk: int = 256) -> Tensor:
     """Unit embeddings (S,D) float32 of tokenized texts (S,L), `chunk` of them at a time, on the model's device."""

@@ -4,7 +4,7 @@ The loaded `Network` knows its normalisation, input size and class names. Other 
 in `network_source.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -124,7 +124,7 @@ def load_network(name: str, run: Execution = CPU, *, num_classes: int | None = N
         name: as `find_network` takes it.
         run: where and how it computes.
         num_classes: None keeps the classifier (S source logits). T > 0 replaces it by a new linear layer of T outputs.
-            0 removes it: the output is the (B,D) features that it would see.
+            0 removes it: the output is the (B,D) features that it would see. `class_names` then names them.
         frozen: see `Network`.
 
     Raises:
@@ -145,6 +145,8 @@ def load_network(name: str, run: Execution = CPU, *, num_classes: int | None = N
     }
     if num_classes is not None:
         _replace_classifier(body, num_classes)
+    if num_classes == 0:
+        row = replace(row, class_names=_feature_names(body, row.input_size))
     return Network(body, row, run, frozen=frozen, setup=setup)
 
 
@@ -164,3 +166,9 @@ def _replace_classifier(body: nn.Module, num_classes: int) -> None:
         body.reset_classifier(num_classes)
     else:  # torchvision's residual networks call it fc
         body.fc = nn.Linear(body.fc.in_features, num_classes) if num_classes else nn.Identity()
+
+
+@torch.no_grad()
+def _feature_names(body: nn.Module, input_size: int) -> tuple[str, ...]:
+    features = body.eval()(torch.zeros(1, 3, input_size, input_size)).shape[1]
+    return tuple(f"feature {number}" for number in range(features))

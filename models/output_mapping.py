@@ -133,6 +133,19 @@ class LinearLabels(Part):
         return _named_weights(self.layer.weight.detach().T, source_names, target_names)
 
 
+def empty_mapping(kind: str, num_source: int, num_target: int, num_sources: int = 1) -> Part:
+    """The output mapping that a rule of `algorithms/mapping_rules.py` fits; not set yet.
+
+    Args:
+        kind: `index` (SelectLabels), `weights` (WeightLabels) or `linear` (LinearLabels, which starts as torch does).
+        num_source, num_target: S and T.
+        num_sources: m, how many source labels a target has; of `index` alone.
+    """
+    if kind == "index":
+        return SelectLabels(num_target, num_sources)
+    return {"weights": WeightLabels, "linear": LinearLabels}[kind](num_source, num_target)
+
+
 def _of_shape(value: Tensor, shape: torch.Size) -> Tensor:
     """The value; a UserError where it has another shape, which copying might silently repeat."""
     if value.shape != shape:

@@ -38,7 +38,8 @@ class Prompted(nn.Module):
                 asked = f"{name}: a prompt or an output mapping has to inherit from Part (models/part.py)."
                 raise UserError(asked, "It does not.", f"Write: class {name}(Part)")
         num_sources = mapping.sources.shape[1]
-        if mapping.num_target * num_sources > len(network.class_names):
+        learns = any(True for _ in mapping.parameters())  # a layer may take each source label for several targets
+        if not learns and mapping.num_target * num_sources > len(network.class_names):
             several = f" Each class needs {num_sources}." if num_sources > 1 else ""
             raise UserError(
                 "Every target class needs source classes of its own.",

@@ -33,7 +33,7 @@ class ExpansiveVisualPrompt(Part):
 
     def __init__(self, image_size: int, canvas_size: int, inner_mask: Tensor | None = None):
         super().__init__()
-        self.padding = _padding(image_size, canvas_size)
+        self.padding = padding(image_size, canvas_size)
         if inner_mask is None:
             inner_mask = torch.zeros(image_size, image_size)
         self.program = nn.Parameter(torch.zeros(3, canvas_size, canvas_size))
@@ -128,12 +128,34 @@ class PaddedVisualPrompt(Part):
 
     def __init__(self, image_size: int, mask: Tensor):
         super().__init__()
-        self.padding = _padding(image_size, mask.shape[-1])
+        self.padding = padding(image_size, mask.shape[-1])
         self.program = nn.Parameter(torch.zeros(3, *mask.shape))
         self.register_buffer("mask", mask.float().expand(3, -1, -1).contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x, self.padding) + self.program
+
+
+class LowRankVisualPrompt(Part):
+    """Learned pixels all over the image, of low rank in each channel (LoR-VP, Jin et al., ICLR 2025).
+
+    h(x) = x + left @ right. Images in and out are in [0,1], the program is in the same space: no sigmoid, no clamp.
+
+    Args:
+        canvas_size: side H = W of the images in pixels.
+        rank: r, columns of `left` and rows of `right`.
+
+    State: `left` (3,H,r) float32, zero at the start, and `right` (3,r,W), drawn from a normal distribution of standard
+    deviation 0.01. So the program is zero at the start, and the first gradient of `right` is zero.
+    """
+
+    def __init__(self, canvas_size: int, rank: int):
+        super().__init__()
+        self.left = nn.Parameter(torch.zeros(3, canvas_size, rank))
+        self.right = nn.Parameter(torch.empty(3, rank, canvas_size).normal_(std=0.01))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.left @ self.right
 
 
 def frame(canvas_size: int, width: int) -> Tensor:
@@ -149,7 +171,7 @@ def corner(canvas_size: int, size: int) -> Tensor:
     return F.pad(torch.ones(size, size), (0, rest, 0, rest))
 
 
-def _padding(image_size: int, canvas_size: int) -> tuple[int, int, int, int]:
+def padding(image_size: int, canvas_size: int) -> tuple[int, int, int, int]:
     """What `F.pad` needs to put an image into the middle of a canvas; an odd remainder goes left and above.
 
     Raises:

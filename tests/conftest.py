@@ -110,14 +110,22 @@ def words(tiny_clip) -> Callable:
     """words("experiments/cnn/ilm_vp") -> the flags that let a script run on tiny things, in a moment."""
 
     def choose(script: str) -> tuple[str, ...]:
-        network = sum(tiny_clip.items(), ()) if "/clip/" in script else ("--network", "tiny")
+        network = () if "/clip/" in script else ("--network", "tiny")
+        if "/clip/" in script or script.endswith("semantic_vp"):
+            network += sum(tiny_clip.items(), ())
         return (*network, "--dataset", "small", *FASTER.get(script.rpartition("/")[2], ()))
 
     return choose
 
 
 # Where a script's own defaults are not those of the others: seed 7 and the batch size of `small` everywhere.
-FASTER = {"evp": ("--seed", "7", "--batch-size", "8", "--lr", "2"), "vp": ("--batch-size", "8", "--warmup", "2")}
+FASTER = {
+    "evp": ("--seed", "7", "--batch-size", "8", "--lr", "2"),
+    "vp": ("--batch-size", "8", "--warmup", "2"),
+    "fully_vp": ("--batch-size", "8"),
+    "auto_vp": ("--batch-size", "8"),
+    "lor_vp": ("--seed", "7", "--batch-size", "8"),
+}
 
 
 def load_script(path: str, root: Path = ROOT):

@@ -12,7 +12,7 @@ import open_clip
 import pytest
 import torch
 from conftest import load_script, same
-from test_experiments import PROMPTS, checkpoint, only_run
+from test_experiments import PROMPTS, RARE, checkpoint, only_run
 from test_label_mapping import slow_frequency_mapping
 from tiny import CLIP_ARCHITECTURE, make_clip
 
@@ -28,7 +28,9 @@ from models.network_row import checkpoint_folder
 from models.networks import CPU, Execution, Network
 
 pytestmark = pytest.mark.numeric
-CLIP_PROMPTS = [script for script in PROMPTS if "/clip/" in script]
+CLIP_PROMPTS = [
+    pytest.param(script, marks=pytest.mark.slow if script in RARE else ()) for script in PROMPTS if "/clip/" in script
+]
 NAMES = ("ant", "bee", "cow")
 RESNET = CLIP_ARCHITECTURE | {"vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 16}}
 COCA = CLIP_ARCHITECTURE | {

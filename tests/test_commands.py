@@ -11,7 +11,7 @@ import pytest
 import torch
 from make_data import make_corruptions, noise, write_image
 from PIL import Image
-from test_experiments import METHODS, SMALL, checkpoint, folder, only_run
+from test_experiments import SCRIPTS, SMALL, checkpoint, folder, only_run
 from tiny import ROOT
 from torch import nn
 
@@ -33,7 +33,7 @@ def trained(run_script):
     return folder("ilm_vp", RUN) / "ckpt.pth"
 
 
-@pytest.mark.parametrize("script", METHODS)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_evaluation_repeats_the_runs_number(script, run_script, words, float64):
     result = run_script(script, *words(script), "--epoch", 2)
     again = run_script("tools/evaluate", "--checkpoint", only_run(script) / "ckpt.pth")
@@ -42,7 +42,7 @@ def test_evaluation_repeats_the_runs_number(script, run_script, words, float64):
     assert again["loss"] == pytest.approx(last["test_loss"], rel=1e-9)
 
 
-@pytest.mark.parametrize("script", METHODS)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_prediction_agrees_with_evaluation(script, run_script, words, small, capsys, float64):
     run_script(script, *words(script), "--epoch", 2)
     capsys.readouterr()
@@ -121,7 +121,9 @@ OLDER = {  # how the version before wrote the evaluation transforms of a script
 
 
 QUICK = [f"experiments/{name}" for name in ("cnn/ilm_vp", "cnn/full_finetune", "clip/evp", "clip/linear_probing")]
-OTHERS = [pytest.param(script, marks=pytest.mark.slow) for script in METHODS if script not in QUICK]
+BEFORE = [f"experiments/cnn/{name}" for name in ("rlm_vp", "flm_vp", "evp", "linear_probing")]
+BEFORE += [f"experiments/clip/{name}" for name in ("ilm_tp_vp", "single_tp_vp", "vp", "full_finetune")]
+OTHERS = [pytest.param(script, marks=pytest.mark.slow) for script in BEFORE]
 
 
 @pytest.mark.parametrize("script", [*QUICK, *OTHERS])

@@ -21,11 +21,14 @@ from tiny import ROOT
 import cfg
 from algorithms import distributed
 from errors import Interrupted
+from models.part import rebuilt
+from models.sample_specific import SampleSpecificVisualPrompt
 from tools.common import flag_types
 from tools.common.run_folder import RunFolder
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small", "float64")]
-SCRIPTS = [script for script in METHODS if script != "experiments/cnn/full_finetune"]  # batch normalisation needs CUDA
+NORMALISED = ("experiments/cnn/full_finetune", "experiments/cnn/smm")  # batch normalisation that learns needs CUDA
+SCRIPTS = [script for script in METHODS if script not in NORMALISED]
 FEW = ["experiments/cnn/ilm_vp", "experiments/clip/evp"]
 # Of 24 images, batches of 7 leave 3 for the last one, 2 and 1. Batches of 23 leave 1, which joins them.
 BATCH_SIZE = dict.fromkeys(SCRIPTS, 7) | {"experiments/cnn/ilm_vp": 23, "experiments/clip/evp": 23}
@@ -156,8 +159,9 @@ def test_gradients_add_up_through_synchronised_normalisation(tmp_path):
 
 
 @pytest.mark.slow
-def test_batch_normalisation_of_several_processes_needs_a_gpu():
-    _, err = start("experiments/cnn/full_finetune", *FAST).communicate(timeout=120)
+@pytest.mark.parametrize("script", NORMALISED)
+def test_batch_normalisation_of_several_processes_needs_a_gpu(script):
+    _, err = start(script, *FAST).communicate(timeout=120)
     assert said(err)[1:] == [
         "torch's SyncBatchNorm needs CUDA; the device is cpu.",
         "Start one process: python instead of torchrun.",
@@ -231,3 +235,15 @@ def test_normalisation_layers_are_converted_in_place_of_their_own(monkeypatch):
     plain = torch.nn.BatchNorm2d
     assert not any(type(layer) in (plain, timm.layers.BatchNormAct2d) for layer in model.modules())
     assert distributed.synchronise_batch_norm(torch.nn.Linear(2, 2), torch.device("cpu")) is not None
+
+
+def test_a_prompt_whose_normalisation_is_synchronised_stays_what_it_is(monkeypatch):
+    """Its checkpoint is that of one process: the same class, arguments and names."""
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    prompt = SampleSpecificVisualPrompt(16, torch.zeros(3), torch.ones(3))
+    described, state = prompt.described(), prompt.state_dict()
+    converted = distributed.synchronise_batch_norm(prompt, torch.device("cuda"))
+    assert converted is prompt and distributed.is_synchronised(prompt)
+    assert described.keys() == prompt.described().keys() and described["class"] == prompt.described()["class"]
+    assert state.keys() == prompt.state_dict().keys()
+    assert rebuilt(prompt.described()).state_dict().keys() == state.keys()

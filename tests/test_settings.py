@@ -47,7 +47,8 @@ class Expected:
     train: list = field(default_factory=lambda: CLIPS_OWN)
     evaluation: list = field(default_factory=lambda: CLIPS_OWN)
     prompt: str = ""
-    mask: int = 0  # pixels of one channel that may change
+    mask: int | None = None  # pixels of one channel that may change
+    learns: tuple[tuple[str, ...], ...] = (("prompt.program",),)  # by parameter group
     texts: int = 0
 
 
@@ -73,13 +74,50 @@ CNN_EVP = {
 }
 FINE = {"train": listed(73, 64, random=True), "evaluation": listed(73, 64)}
 CLIP_FINE = {"train": listed(37, 32, random=True, shorter=True, bicubic=True), "each_step": True}
+PROGRAM, LAYER = ("prompt.program",), ("mapping.layer.weight", "mapping.layer.bias")
+AUTO = Expected(**vars(ILM) | {"lr": 0.001, "mask": 64**2 - 32**2})
+DIVERSE = {"train": listed(96, 64, random=True), "evaluation": listed(64)}
+CONVOLUTIONS = [f"{number}.{name}" for number in (0, 1, 4, 5, 8, 9, 12, 13, 15) for name in ("weight", "bias")]
+MASKS = {
+    "prompt": "SampleSpecificVisualPrompt",
+    "learns": (PROGRAM, tuple(f"prompt.mask_network.{name}" for name in CONVOLUTIONS)),
+    **DIVERSE,
+}
+WATERMARK = {"prompt": "AdditiveVisualPrompt", "mask": 64**2 - 48**2, **DIVERSE}
+LOW_RANK = Expected(
+    "SGD",
+    0.02,
+    COSINE_STEP,
+    each_step=True,
+    extra={"momentum": 0.9, "weight_decay": 1e-4},
+    train=listed(64),
+    evaluation=listed(64),
+    prompt="LowRankVisualPrompt",
+    learns=(("prompt.left", "prompt.right", *LAYER),),
+)
+SCALED = {  # 128 of 224 pixels are 37 of 64, and 0.8 times that 29
+    "prompt": "ScaledVisualPrompt",
+    "train": listed(37),
+    "evaluation": listed(37),
+    "mask": 64**2 - 29**2,
+    "learns": (("prompt.program", "prompt.scale", *LAYER),),
+}
 TABLE = {
     "experiments/cnn/rlm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/flm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/ilm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/blm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/blmp_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
+    "experiments/cnn/fully_vp": (("--mapping-lr", "0.5"), Expected(**vars(AUTO) | {"learns": (PROGRAM, LAYER)})),
+    "experiments/cnn/semantic_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/evp": ((), Expected(**vars(EVP) | CNN_EVP)),
+    "experiments/cnn/smm": ((), Expected(**vars(ILM) | MASKS)),
+    "experiments/cnn/watermark_vp": (("--width", "28"), Expected(**vars(ILM) | WATERMARK)),
+    "experiments/cnn/lor_vp": ((), LOW_RANK),
+    "experiments/cnn/auto_vp": (
+        ("--scale", "0.8", "--trainable-scale"),
+        Expected(**vars(AUTO) | SCALED),
+    ),
     "experiments/cnn/linear_probing": (
         (),
         Expected("Adam", 0.1, STEPS, train=listed(64), evaluation=listed(64)),
@@ -92,6 +130,10 @@ TABLE = {
     "experiments/clip/single_tp_vp": ((), Expected("SGD", 40.0, COSINE_STEP, texts=4, **TP_VP)),
     "experiments/clip/blm_vp": ((), Expected("SGD", 40.0, COSINE_STEP, texts=81 * 4, **TP_VP)),
     "experiments/clip/blmp_vp": ((), Expected("SGD", 40.0, COSINE_STEP, texts=81 * 4, **TP_VP)),
+    "experiments/clip/fully_vp": (
+        ("--mapping-lr", "0.5"),
+        Expected("SGD", 40.0, COSINE_STEP, texts=81 * 4, **TP_VP, learns=(PROGRAM, LAYER)),
+    ),
     "experiments/clip/vp": (("--warmup", "5"), Expected("SGD", 40.0, WARM, texts=4, **TP_VP)),
     "experiments/clip/evp": ((), EVP),
     "experiments/clip/linear_probing": ((), Expected("Adam", 0.1, STEPS)),
@@ -159,19 +201,23 @@ def test_what_the_papers_set(script, words, monkeypatch):
     if expected.prompt:
         prompt = model.prompt
         assert type(prompt).__name__ == expected.prompt
-        assert prompt.mask[0].sum() == expected.mask
-        learns = [p for group in optimizer.param_groups for p in group["params"]]
-        assert len(learns) == 1
-        assert learns[0] is prompt.program
+        if expected.mask is not None:
+            plane = prompt.mask if prompt.mask.ndim == 2 else prompt.mask[0]
+            assert plane.sum() == expected.mask
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        groups = [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
+        assert sorted(map(sorted, groups)) == sorted(map(sorted, expected.learns))
         if script.endswith("/vp"):
             program = prompt.program.detach()
             # 3 x 32 x 32 normal values: 0.1 is 5 standard deviations of their mean, 7 of their deviation
             assert abs(program.mean()) < 0.1
             assert program.std().item() == pytest.approx(1, abs=0.1)
             assert program.abs().max() > 2.5  # a uniform distribution of this deviation ends before
-        else:
+        elif script != "experiments/cnn/lor_vp":
             assert torch.all(prompt.program == 0)
-        if "tp_vp" in script or "clip/blm" in script or script.endswith("/vp"):
+        if "--mapping-lr" in flags:
+            assert [group["initial_lr"] for group in optimizer.param_groups] == [expected.lr, 0.5]
+        if hasattr(prompt, "unit"):
             assert torch.equal(prompt.unit, model.network.std)  # it lives in the normalised space
     if expected.texts:
         assert len(model.network.class_names) == expected.texts
@@ -182,6 +228,8 @@ DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
     "experiments/cnn/evp": (1000, 42, 256),
     "experiments/clip/evp": (1000, 42, 256),
     "experiments/clip/vp": (1000, 7, 256),
+    "experiments/cnn/lor_vp": (20, 1234, 256),
+    **{f"experiments/{name}_vp": (200, 7, 128) for name in ("cnn/fully", "clip/fully", "cnn/auto")},
 }
 
 
@@ -203,6 +251,27 @@ def test_defaults(script, words, monkeypatch):
     assert found["precision"] == "auto"
     if script.endswith("/vp"):
         assert (found["warmup"], found["prompt_size"], found["vp_method"]) == (1000, 30, "padding")
+
+
+def test_the_rate_of_smms_mask_network(words, monkeypatch):
+    """The paper's for ViTs: 0.001 to the end, while that of the program falls; six layers."""
+    flags = ("--mask-layers", "6", "--mask-lr", "0.001", "--mask-schedule", "constant", "--mask-channels", "1")
+    seen = arguments_of_fit("experiments/cnn/smm", (*flags, "--patch-size", "16"), words, monkeypatch)
+    rates = []
+    for _ in range(EPOCHS):
+        rates.append([group["lr"] for group in seen["optimizer"].param_groups])
+        seen["optimizer"].step()
+        seen["scheduler"].step()
+    assert torch.tensor(rates).T.tolist() == [pytest.approx([0.01, 0.01, 1e-4, 1e-4]), pytest.approx([0.001] * 4)]
+    assert seen["model"].prompt.masks(torch.rand(1, 3, 64, 64)).shape == (1, 1, 64, 64)
+
+
+def test_autovps_image_sizes(words, monkeypatch):
+    """128 pixels of 224 are 37 of 64. They are resized by the scale, up to the whole input."""
+    for scale, size in (("1", 37), ("0.5", 18), ("1.5", 55), ("5", 64)):
+        seen = arguments_of_fit("experiments/cnn/auto_vp", ("--scale", scale), words, monkeypatch)
+        assert same_transforms(seen["eval"], listed(size))
+        assert type(seen["model"].prompt).__name__ == "ExpansiveVisualPrompt"
 
 
 EVP_FLAGS = {

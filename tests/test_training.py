@@ -109,6 +109,20 @@ def test_step_schedule(epochs, drops):
     assert rates == pytest.approx(expected)
 
 
+def test_a_parameter_group_may_keep_its_rate():
+    parameters = [torch.zeros(1, requires_grad=True) for _ in range(3)]
+    optimizer = torch.optim.SGD([{"params": [each], "lr": 0.5**number} for number, each in enumerate(parameters)], lr=1)
+    schedule = step_schedule(optimizer, 4, constant=[1])
+    rates = []
+    for _ in range(4):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert torch.tensor(rates).T.tolist() == [
+        pytest.approx(row) for row in ([1, 1, 0.01, 0.01], [0.5] * 4, [0.25, 0.25, 0.0025, 0.0025])
+    ]
+
+
 class Loaders:
     def __init__(self, val):
         self.train, self.val, self.test = make_batches(seed=1), val, make_batches(seed=2)

@@ -12,6 +12,7 @@ from models.prompted import Prompted
 from models.visual_prompt import (
     AdditiveVisualPrompt,
     ExpansiveVisualPrompt,
+    LowRankVisualPrompt,
     NoVisualPrompt,
     PaddedVisualPrompt,
     RandomPatchVisualPrompt,
@@ -218,3 +219,30 @@ def test_a_patch_as_large_as_the_image():
     torch.nn.init.normal_(prompt.program)
     images = torch.rand(2, 3, 7, 7)
     torch.testing.assert_close(prompt(images), images + prompt.program)
+
+
+def test_low_rank_by_hand():
+    prompt = LowRankVisualPrompt(2, 1)
+    assert prompt.left.shape == (3, 2, 1) and prompt.right.shape == (3, 1, 2)
+    prompt.left.data, prompt.right.data = torch.tensor([[[1.0], [2]]] * 3), torch.tensor([[[3.0, 4]]] * 3)
+    assert (prompt(torch.ones(1, 3, 2, 2)) - 1)[0].tolist() == [[[3, 4], [6, 8]]] * 3
+
+
+def test_low_rank_at_the_start():
+    """The image as it is; the first step moves `left` alone. The paper's prompt has 5,376 parameters."""
+    prompt = LowRankVisualPrompt(224, 4)
+    assert sum(parameter.numel() for parameter in prompt.parameters()) == 5_376
+    assert prompt.right.std().item() == pytest.approx(0.01, rel=0.1)
+    x, weights = torch.rand(2, 3, 224, 224), torch.randn(3, 224, 224)
+    assert torch.equal(prompt(x), x)
+    (prompt(x) * weights).sum().backward()
+    assert torch.all(prompt.right.grad == 0)
+    torch.testing.assert_close(prompt.left.grad, 2 * weights @ prompt.right.detach().transpose(1, 2))
+
+
+@pytest.mark.parametrize("canvas", [224, 64, 299, 384])
+def test_the_widest_frame_is_the_whole_image(canvas):
+    """SMM's baselines: 28, 56 and 112 pixels of an input of 224."""
+    assert torch.all(frame(canvas, scaled(112, canvas)) == 1)
+    assert frame(224, 28).sum() == 224**2 - 168**2
+    assert frame(224, 56).sum() == 224**2 - 112**2

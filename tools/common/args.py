@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from tools.common.flag_types import (
     device,
     fraction,
     network,
+    number_in,
     positive_float,
     positive_int,
     precision,
@@ -38,10 +40,14 @@ class Parser(argparse.ArgumentParser):
     Args:
         file: the script's `__file__`.
         doc: the script's docstring, shown by --help.
+
+    Attributes:
+        checks: functions that get the flags when all of them are known. They may raise UserErrors.
     """
 
     def __init__(self, file: str, doc: str):
         self.file = Path(file).resolve()
+        self.checks: list[Callable[[argparse.Namespace], None]] = []
         super().__init__(
             prog=f"python {from_here(self.file)}",
             description=doc,
@@ -55,6 +61,8 @@ class Parser(argparse.ArgumentParser):
         args.command = shlex.join(["python", from_here(self.file), *(a for a in argv if a != "--fresh")])
         if hasattr(args, "clip_model") and not hasattr(args, "network"):
             args.network = clip_name(args.clip_model, args.pretrained, args.clip_config)
+        for check in self.checks:
+            check(args)
         return args
 
     def error(self, message: str):
@@ -225,6 +233,28 @@ def add_evp_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt-size", type=whole_number_in(1, 111), default=30, help=width)
     side = "side of the image, in pixels of an input of 224; default: what the frame leaves, or 224 for --placement add"
     parser.add_argument("--image-size", type=whole_number_in(1, 224), help=side)
+
+
+def add_mask_flags(parser: argparse.ArgumentParser) -> None:
+    """SMM's mask network (ICML 2024)."""
+    patch = "side of the squares with one value of the mask, in pixels; default 8"
+    parser.add_argument("--patch-size", type=int, choices=(1, 2, 4, 8, 16, 32), default=8, help=patch)
+    channels = "a mask for each colour channel, or one for all; default 3"
+    parser.add_argument("--mask-channels", type=int, choices=(3, 1), default=3, help=channels)
+    layers = "layers of the mask network; default 5, the paper has 6 for ViTs"
+    parser.add_argument("--mask-layers", type=int, choices=(5, 6), default=5, help=layers)
+    parser.add_argument("--mask-lr", type=positive_float, help="learning rate of the mask network; default: --lr")
+    schedule = "whether the mask network's learning rate falls as --lr does; default step"
+    parser.add_argument("--mask-schedule", choices=("step", "constant"), default="step", help=schedule)
+
+
+def add_scale_flags(parser: argparse.ArgumentParser) -> None:
+    """AutoVP's image size (ICLR 2024)."""
+    side = "side of the image at scale 1, in pixels of an input of 224; default 128"
+    parser.add_argument("--image-size", type=whole_number_in(1, 224), default=128, help=side)
+    scale = "times this, in [0.1, 5]; default 1.5"
+    parser.add_argument("--scale", type=number_in(0.1, 5.0), default=1.5, help=scale)
+    parser.add_argument("--trainable-scale", action="store_true", help="the scale learns with the prompt")
 
 
 def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: int, batch_size: int | None) -> None:

@@ -46,6 +46,17 @@ def positive_float(text: str) -> float:
     return value
 
 
+def number_in(least: float, most: float) -> Callable[[str], float]:
+    """The type of a number from `least`, which is above 0, to `most`."""
+
+    def convert(text: str) -> float:
+        if not least <= positive_float(text) <= most:
+            raise argparse.ArgumentTypeError(f"a number from {least:g} to {most:g} is needed, not {text!r}")
+        return float(text)
+
+    return convert
+
+
 def fraction(text: str) -> float:
     if positive_float(text) > 1:
         raise argparse.ArgumentTypeError(f"a fraction above 0 and at most 1 is needed, not {text!r}")

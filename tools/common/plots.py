@@ -153,6 +153,7 @@ def prompted_figures(
 
     @torch.no_grad()
     def prompt() -> "Figure":
+        model.prompt.eval()  # the training of an epoch may have been stopped half way
         return prompt_figure(model.prompt(examples).cpu(), "the learned prompt around test images")
 
     mapping = HeatMap(model, counter, source_names, target_names)

@@ -40,7 +40,8 @@ def collapse(records: Sequence[dict], classes: int, args: argparse.Namespace) ->
     for record in records:
         without = record.get("targets_without_predictions", 0)
         if without > classes / 2:
-            counts = "--mapping-counts probabilities, or " if getattr(args, "mapping_counts", "") == "argmax" else ""
+            other = getattr(args, "mapping_counts", "") == "argmax" and getattr(args, "mapping", "") != "blmp"
+            counts = "--mapping-counts probabilities, or " if other else ""
             arbitrary = f"{without} of {classes} targets have no prediction, so their source labels are arbitrary"
             return f"The map collapses in epoch {record['epoch']}: {arbitrary}. Try {counts}a lower --lr."
     return None

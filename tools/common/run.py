@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import cfg
 from algorithms.distributed import world_size
 from algorithms.label_mapping import describe_mapping
+from algorithms.mapping_rules import ALL_MAPPINGS
 from algorithms.predictions import PredictionCounter, Predictions, count_predictions
 from algorithms.training import NonFiniteLoss, evaluate, fit, progress
 from errors import Interrupted, RunError, UserError
@@ -111,6 +112,7 @@ class Run:
                 probabilities` all source labels count their probabilities, float64. A number: only the `top` most
                 probable ones count theirs.
         """
+        model.eval()  # a prompt may have batch normalisation
         num_source = len(model.network.class_names)
         if top is None and getattr(self.args, "mapping_counts", None) == "probabilities":
             top = num_source
@@ -121,6 +123,23 @@ class Run:
             counter = PredictionCounter(num_source, model.mapping.num_target, top)
             self._predictions = count_predictions(model.source_logits, progress(loader, "mapping"), counter)
         return self._predictions.counts if top is None else self._predictions.masses
+
+    def remapping(self, model, loader) -> Callable[[int], None]:
+        """The `on_epoch_start` that makes the mapping of --mapping, as `algorithms/mapping_rules.py` has it."""
+        rule = ALL_MAPPINGS[self.args.mapping]
+        shape = len(model.network.class_names), model.mapping.num_target
+
+        def remap(epoch: int) -> None:
+            due = epoch % self.args.mapping_interval == 0 if rule.again else epoch == 0
+            if rule.make is None or not due:
+                return
+            if rule.counted:
+                counts = self.count_predictions(model, loader, rule.top and rule.top(shape[1]))
+            else:
+                counts = torch.empty(shape, device="meta")
+            model.mapping.set(rule.make(counts, self.args))
+
+        return remap
 
     def fit(
         self,
