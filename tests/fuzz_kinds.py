@@ -247,7 +247,7 @@ def mutate_image(content: bytes, random: Random) -> bytes:
         return content
     chunks, at = [], 8
     while at < len(content):
-        length = int.from_bytes(content[at : at + 4])
+        length = int.from_bytes(content[at : at + 4], "big")
         chunks.append((content[at + 4 : at + 8], content[at + 8 : at + 8 + length]))
         at += 12 + length
     place = random.randrange(len(chunks))

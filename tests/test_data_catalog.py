@@ -43,7 +43,8 @@ def test_addresses_and_checksums_are_torchvisions():
 def test_endings_are_those_of_the_formats_that_are_read():
     Image.init()
     known = Image.registered_extensions()
-    assert set(IMG_EXTENSIONS) < ENDINGS and {known[ending] for ending in ENDINGS} == set(FORMATS)
+    newer = {".pfm"} - known.keys()  # Pillow 10.3 is the first that knows it
+    assert set(IMG_EXTENSIONS) < ENDINGS and {known[ending] for ending in ENDINGS - newer} == set(FORMATS)
     assert {ending for ending, kind in known.items() if kind in FORMATS} <= ENDINGS
 
 
