@@ -347,6 +347,8 @@ def test_a_map_that_collapses_is_told_once_and_at_the_end(predicted, told, run_s
     assert out.count("The map collapses") == (2 if told else 0)
     assert (sentence in out) == told
     assert out.rfind("The map collapses") > out.rfind("Test accuracy") or not told
+    run_script("experiments/cnn/ilm_vp", *SMALL, "--epoch", 1, "--mapping-counts", "probabilities")
+    assert "The map collapses" not in capsys.readouterr().out
 
 
 class NormalisedFeatures(type(TINY.build())):

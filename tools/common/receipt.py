@@ -36,12 +36,17 @@ def summarise(records: Sequence[dict]) -> dict:
 
 
 def collapse(records: Sequence[dict], classes: int, args: argparse.Namespace) -> str | None:
-    """A sentence on the first epoch in which most targets had no prediction; None if there is no such epoch."""
+    """A sentence on the first epoch in which most targets had no prediction; None if there is no such epoch.
+
+    None too for a mapping that follows probabilities: these order the source labels also where there is no prediction.
+    """
+    probabilities = getattr(args, "mapping_counts", "") == "probabilities" or hasattr(args, "top_fraction")
+    if probabilities or getattr(args, "mapping", "") == "blmp":
+        return None
     for record in records:
         without = record.get("targets_without_predictions", 0)
         if without > classes / 2:
-            other = getattr(args, "mapping_counts", "") == "argmax" and getattr(args, "mapping", "") != "blmp"
-            counts = "--mapping-counts probabilities, or " if other else ""
+            counts = "--mapping-counts probabilities, or " if hasattr(args, "mapping_counts") else ""
             arbitrary = f"{without} of {classes} targets have no prediction, so their source labels are arbitrary"
             return f"The map collapses in epoch {record['epoch']}: {arbitrary}. Try {counts}a lower --lr."
     return None
