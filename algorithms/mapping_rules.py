@@ -63,7 +63,7 @@ MAPPINGS = {
     "blmp": Rule(_bayesian, "weights", flags=_AGAIN, top=top_fraction),
 }
 MORE_MAPPINGS = {  # only of scripts that make them, or let them learn
-    "semantic": Rule(flags=("sources", "clip_model", "pretrained", "clip_config")),
+    "semantic": Rule(flags=("sources", "clip_model", "pretrained", "clip_config", "preprocess")),
     "full": Rule(kind="linear"),
     "lp": Rule(kind="linear"),
 }

@@ -115,7 +115,7 @@ def name_similarities(
     Args:
         which, run: as in `load_clip`.
     """
-    model, tokenize = build_clip(find_clip(which.clip_model, which.pretrained, which.clip_config))
+    model, tokenize = build_clip(find_clip(which.clip_model, which.pretrained, which.clip_config, which.preprocess))
     weights = weights_hash(model)
     model.to(run.device)
     sources, targets = (encode_texts(model, tokenize(list(names))) for names in (source_names, target_names))

@@ -27,7 +27,7 @@ class SampleSpecificVisualPrompt(Part):
 
     State: `program` (3,H,W) float32, zero at the start, and `mask_network`, which starts as torch initialises its
     layers. So the prompted image is the image at the start, and the mask network's first gradient is zero. The mask
-    network's batch normalisation has running statistics.
+    network's batch normalisation has running statistics; so the prompt is not `graphable`.
 
     Raises:
         UserError: the sizes do not fit.

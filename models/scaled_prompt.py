@@ -28,6 +28,8 @@ class ScaledVisualPrompt(Part):
     `keep_in_range` after each step.
     """
 
+    graphable = True
+
     def __init__(self, image_size: int, canvas_size: int, scale: float):
         super().__init__()
         self.padding, self.image_size = padding(image_size, canvas_size), image_size

@@ -149,6 +149,8 @@ class LowRankVisualPrompt(Part):
     deviation 0.01. So the program is zero at the start, and the first gradient of `right` is zero.
     """
 
+    graphable = True
+
     def __init__(self, canvas_size: int, rank: int):
         super().__init__()
         self.left = nn.Parameter(torch.zeros(3, canvas_size, rank))

@@ -17,9 +17,11 @@ from models.graphed import Graphed
 from models.networks import Execution, load_network
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
+from models.scaled_prompt import ScaledVisualPrompt
 from models.visual_prompt import (
     AdditiveVisualPrompt,
     ExpansiveVisualPrompt,
+    LowRankVisualPrompt,
     NoVisualPrompt,
     PaddedVisualPrompt,
     RandomPatchVisualPrompt,
@@ -73,7 +75,7 @@ def step(model: Prompted, x: Tensor) -> tuple[Tensor, Tensor]:
     model.prompt.zero_grad()
     logits = model(x)
     F.cross_entropy(logits, torch.arange(len(x)) % 4, reduction="sum").backward()
-    return logits.detach(), model.prompt.program.grad
+    return logits.detach(), next(model.prompt.parameters()).grad
 
 
 def filled(x: Tensor, size: int) -> Tensor:
@@ -116,6 +118,24 @@ def test_logits_and_gradients_are_the_same_to_the_bit(name, share):
                 assert torch.equal(source, plain.source_logits(filled(x, 8))[:size])
                 torch.testing.assert_close(source, plain.source_logits(x), rtol=1e-4, atol=1e-4)
     assert Eager.captured == 3  # forward alone; forward and backward
+
+
+@pytest.mark.parametrize("make", [lambda: LowRankVisualPrompt(64, 2), lambda: ScaledVisualPrompt(32, 64, 1.3)])
+def test_prompts_of_several_parameters(make):
+    """Also after a step that changes all of them, such as the scale of the image."""
+    torch.manual_seed(0)
+    prompt = make()
+    replayed, plain = prompted(prompt, True), prompted(prompt, False)
+    x = torch.rand(4, 3, *(32, 32) if isinstance(prompt, ScaledVisualPrompt) else (64, 64))
+    for _ in range(2):
+        gradients = []
+        for model in (replayed, plain):
+            logits, _ = step(model, x)
+            gradients.append([logits, *(parameter.grad for parameter in prompt.parameters())])
+        assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+        with torch.no_grad():
+            for parameter in prompt.parameters():
+                parameter += 0.1
 
 
 def test_a_larger_batch_and_another_shape_are_recorded_anew():

@@ -28,6 +28,7 @@ class Flags:
 
     def __init__(self, files: dict[str, str]):
         self.clip_model, self.pretrained, self.clip_config = "any", files["--pretrained"], files["--clip-config"]
+        self.preprocess = None
 
 
 def test_the_features_of_a_network_without_classifier_have_names():
