@@ -298,7 +298,7 @@ def test_a_folder_is_known_by_its_config_too(folder):
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("script", [PROBE, TUNE])
+@pytest.mark.parametrize("script", [PROBE, TUNE, "experiments/cnn/lor_vp"])
 def test_a_backbone_gets_a_new_layer(script, run_script, saved):
     torch.save({"model": tiny_timm(0).state_dict()}, saved)
     network = ("--network", f"timm:test_resnet={saved}", "--dataset", "small", "--epoch", 1)
