@@ -22,7 +22,7 @@ WHOLE = slice(None)
 def read_dataset(name: str, run) -> Splits:
     """The data set `name` with the images that `run.selection` chooses; lists images and labels, decodes none.
 
-    The run compares them with those of its earlier start. If it is finished with these images, it ends here.
+    The run compares them with those of its earlier start.
     """
     splits = find_dataset(name).read(**run.selection)
     run.identify(data=splits.fingerprint)

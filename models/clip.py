@@ -78,6 +78,7 @@ def build_classifier(
     """The classifier over `texts`. If `averaged` names classes, it averages the texts of each over the templates."""
     model, tokenize = build_clip(row)
     weights = weights_hash(model, row.mean, row.std, row.input_size)
+    run.identify(weights=weights)
     bank = encode_texts(model.to(run.device), tokens_of(texts, tokenize))
     if averaged:
         bank = F.normalize(bank.view(len(templates), -1, bank.shape[1]).mean(0), dim=1)
@@ -148,6 +149,7 @@ def build_encoder(row: ClipRow, run: Execution, num_classes: int, frozen: bool) 
     """`load_image_encoder` for a row."""
     model = build_clip(row)[0]
     body, weights = model.visual, weights_hash(model, row.mean, row.std, row.input_size)
+    run.identify(weights=weights)
     if num_classes:
         with torch.no_grad():
             features = body.eval()(torch.zeros(1, 3, row.input_size, row.input_size)).shape[1]

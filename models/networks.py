@@ -42,6 +42,9 @@ class Execution:
     share_border: bool | None = None
     cuda_graph: bool | None = None
 
+    def identify(self, **identity: Any) -> None:
+        """A run compares what is loaded with its earlier start. Without a run nothing has to be compared."""
+
 
 CPU = Execution(torch.device("cpu"))
 
@@ -143,6 +146,7 @@ def load_network(name: str, run: Execution = CPU, *, num_classes: int | None = N
         "loading": {"num_classes": num_classes, "frozen": frozen},
         "weights": weights_hash(body, row.mean, row.std, row.input_size),
     }
+    run.identify(weights=setup["weights"])
     if num_classes is not None:
         _replace_classifier(body, num_classes)
     if num_classes == 0:

@@ -137,9 +137,11 @@ def test_a_finished_run_whose_data_were_moved_is_told_again(small, run_script, t
     assert run_script(SCRIPT, *SMALL, "--epoch", 1) == result
 
 
-def test_a_run_does_not_go_on_with_other_weights(run_script, monkeypatch):
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_does_not_go_on_with_other_weights(finished, run_script, monkeypatch):
     run_script(SCRIPT, *SMALL, "--epoch", 2)
-    interrupted(folder(SCRIPT, "tiny_small_seed7_epoch2"))
+    if not finished:
+        interrupted(folder(SCRIPT, "tiny_small_seed7_epoch2"))
     other_weights(monkeypatch)
     with pytest.raises(UserError, match=r"has weights \w+, not \w+\.(.|\n)*--fresh"):
         run_script(SCRIPT, *SMALL, "--epoch", 2)

@@ -76,7 +76,8 @@ class Run:
     def identify(self, **identity: Any) -> None:
         """Compares what the run computes with, beside its flags, with an earlier start: data and weights.
 
-        `read_dataset` and `fit` call this. A run that is finished with the same data ends here.
+        `read_dataset`, `load_network`, `load_clip` and `fit` call this. A run that an earlier start finished with the
+        same data and weights ends where it tells its weights.
         """
         self.folder.identify(**identity)
 

@@ -29,7 +29,7 @@ _SECONDS_BETWEEN_FIGURES = 30  # drawing one may take longer than an epoch
 
 
 class AlreadyFinished(Exception):
-    """Ends `train`: an earlier start finished the run with the same images."""
+    """Ends `train`: an earlier start finished the run with the same images and weights."""
 
 
 class RunFolder:
@@ -109,10 +109,10 @@ class RunFolder:
 
         Raises:
             UserError: the earlier start had others.
-            AlreadyFinished: the earlier start had the same, and finished the run.
+            AlreadyFinished: the weights are the same, and the data told before, and an earlier start finished the run.
         """
         self._require_same(self._earlier, identity, "Put those images or weights back")
-        if self.result:
+        if self.result and "weights" in identity:
             raise AlreadyFinished
         self._identity |= identity
 
