@@ -243,6 +243,15 @@ def test_files_named_in_the_text_are_there(document):
                 assert word in names | ELSEWHERE, f"{document}: there is no {word} anywhere"
 
 
+def test_tests_named_in_the_text_are_there():
+    rows = re.findall(r"`(test_\w+\.py)`: ((?:`test_\w+`(?:, )?)+)", DOCUMENTS["docs/reliability.md"])
+    assert rows
+    for file, names in rows:
+        content = (ROOT / "tests" / file).read_text()
+        missing = [name for name in re.findall(r"`(\w+)`", names) if f"def {name}(" not in content]
+        assert not missing, f"docs/reliability.md: there is no {', '.join(missing)} in tests/{file}"
+
+
 @pytest.mark.parametrize("row", [row for row in DATASETS if row.counts], ids=lambda row: row.name)
 def test_table_of_data_sets(row):
     sizes = " / ".join(str(count or "-") for count in row.counts)
