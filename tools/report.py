@@ -38,7 +38,8 @@ from tools.reporting.curves import Line, panels, style, swatch
 from tools.reporting.methods import Column, position
 from tools.reporting.receipts import METRICS
 from tools.reporting.run_view import RunView, view
-from tools.reporting.tables import Table, add_table_flags, build_table, named, read_networks
+from tools.reporting.selection import add_table_flags, named, read_networks
+from tools.reporting.tables import Table, build_table
 
 TEMPLATES = ROOT / "tools" / "reporting" / "templates"
 

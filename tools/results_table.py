@@ -32,8 +32,10 @@ from tools.common.files import write_whole
 from tools.common.machine import ROOT
 from tools.common.naming import CLIP
 from tools.common.shell import from_here
+from tools.reporting.formats import FORMATS
 from tools.reporting.methods import Column
-from tools.reporting.tables import FORMATS, add_table_flags, axes, build_table, named, read_networks
+from tools.reporting.selection import add_table_flags, axes, named, read_networks
+from tools.reporting.tables import build_table
 
 
 def main(argv: list[str] | None = None) -> str:

@@ -105,7 +105,7 @@ class Column:
     def folder(self) -> str:
         return self.method.partition("/")[0]
 
-    def label(self, shared: Collection[str] = ()) -> str:
-        """The method's name, and the flags of its setting that are not `shared`."""
-        own = ", ".join(words for words in self.setting if words not in shared)
+    def label(self, shared: Collection[str] = (), more: Collection[str] = ()) -> str:
+        """The method's name, the flags of its setting that are not `shared`, and `more` of them."""
+        own = ", ".join(sorted({*self.setting, *more} - {*shared}))
         return rows_of([self.method])[self.method].name + (f" ({own})" if own else "")
