@@ -13,7 +13,7 @@ class Published:
     Args:
         setting: as in a Column. The words on the training images are there for methods without a script, too.
         std: None if the source has no deviation of this number.
-        layer: whether weights of the network or a new last layer learn; such a number is no record of a prompt.
+        prompt: whether a visual prompt learns, and nothing else but a map. Other numbers are no record of a prompt.
     """
 
     network: str
@@ -24,7 +24,7 @@ class Published:
     accuracy: float
     std: float | None
     source: Source
-    layer: bool
+    prompt: bool
 
     @property
     def text(self) -> str:
@@ -36,21 +36,21 @@ class Published:
         return ", ".join([f"{self.text} {self.method}", *sorted(training_images(self.setting))])
 
 
-# name in print -> script, its flags, and whether a layer learns. A name that is not here has no script.
+# name in print -> script, its flags, and whether only a prompt learns. A name that is not here is a prompt's.
 _METHODS = {
-    "RLM-VP": ("cnn/rlm_vp", (), False),
-    "FLM-VP": ("cnn/flm_vp", (), False),
-    "ILM-VP": ("cnn/ilm_vp", (), False),
-    "Narrow": ("cnn/watermark_vp", ("width 28",), False),
-    "Medium": ("cnn/watermark_vp", ("width 56",), False),
-    "Full": ("cnn/watermark_vp", (), False),
-    "Full+FLM": ("cnn/watermark_vp", ("mapping flm",), False),
-    "Full+RLM": ("cnn/watermark_vp", ("mapping rlm",), False),
-    "SMM": ("cnn/smm", (), False),
-    "SMM+FLM": ("cnn/smm", ("mapping flm",), False),
-    "SMM+RLM": ("cnn/smm", ("mapping rlm",), False),
-    "LP": ("cnn/linear_probing", (), True),
-    "FF": ("cnn/full_finetune", (), True),
+    "RLM-VP": ("cnn/rlm_vp", (), True),
+    "FLM-VP": ("cnn/flm_vp", (), True),
+    "ILM-VP": ("cnn/ilm_vp", (), True),
+    "Narrow": ("cnn/watermark_vp", ("width 28",), True),
+    "Medium": ("cnn/watermark_vp", ("width 56",), True),
+    "Full": ("cnn/watermark_vp", (), True),
+    "Full+FLM": ("cnn/watermark_vp", ("mapping flm",), True),
+    "Full+RLM": ("cnn/watermark_vp", ("mapping rlm",), True),
+    "SMM": ("cnn/smm", (), True),
+    "SMM+FLM": ("cnn/smm", ("mapping flm",), True),
+    "SMM+RLM": ("cnn/smm", ("mapping rlm",), True),
+    "LP": ("cnn/linear_probing", (), False),
+    "FF": ("cnn/full_finetune", (), False),
     "ZS": ("clip/zero_shot", (), False),
 }
 
@@ -62,11 +62,11 @@ def _rows(network: str, source: Source, common: tuple[str, ...], text: str) -> l
     for name, *cells in lines:
         for other, cell in zip(head, cells, strict=True):
             dataset, method = (other, name) if head[0].islower() else (name, other)
-            script, own, layer = _METHODS.get(method, ("", (), False))
+            script, own, prompt = _METHODS.get(method, ("", (), True))
             mean, _, std = cell.partition("±")
             setting = tuple(sorted((*common, *own)))
             spread = float(std) if std else None
-            rows.append(Published(network, dataset, method, script, setting, float(mean), spread, source, layer))
+            rows.append(Published(network, dataset, method, script, setting, float(mean), spread, source, prompt))
     return rows
 
 
@@ -90,7 +90,7 @@ def published_in(network: str, dataset: str, method: str, setting: Collection[st
 def record(network: str, dataset: str, setting: Collection[str]) -> Published | None:
     """The best published prompt that learned from the same training images: all, or so many shots."""
     rows = [row for row in PUBLISHED if (row.network, row.dataset) == (published_as(network), dataset)]
-    rows = [row for row in rows if training_images(row.setting) == training_images(setting) and not row.layer]
+    rows = [row for row in rows if training_images(row.setting) == training_images(setting) and row.prompt]
     return max(rows, key=lambda row: row.accuracy, default=None)
 
 

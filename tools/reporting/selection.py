@@ -48,7 +48,9 @@ def read_networks(args: argparse.Namespace) -> tuple[list[pd.DataFrame], list[st
     kept = [run for run in receipts if not args.epochs or run.epochs in (0, args.epochs)]
     if not kept:
         found = ", ".join(map(str, sorted({run.epochs for run in receipts})))
-        raise UserError(f"--epochs {args.epochs}: no run has so many.", f"There are runs of {found}.", "Name one of them.")
+        raise UserError(
+            f"--epochs {args.epochs}: no run has so many.", f"There are runs of {found}.", "Name one of them."
+        )
     runs = pd.DataFrame([{**vars(run), "method": run.column.method, "run": run} for run in kept])
     networks = dict(list(runs.groupby("network")))
     if args.network and args.network not in networks:

@@ -96,13 +96,6 @@ class Table:
         return self.pivot(words + n.map(" (n = {})".format).where(n < n.max(), "")).astype(object).fillna("-")
 
 
-_BOLD = (
-    "Bold: the best of a row, and all that are nearer to it than twice the standard error of the difference (over seeds"
-    " and test images)"
-)
-_ONE = "The deviation of a single seed is not known and counts as 0"
-
-
 def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
     """The table of one network's runs. Its notes compare with the papers, and say which runs are not in it."""
     (key, how, absent), (datasets, columns, _) = METRICS[args.metric], axes(runs, args)
@@ -115,16 +108,11 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
     rows = {row: name for name in datasets for row in sorted(set(done.row[done.dataset == name]) or {name})}
     sizes = {row: run.size for row, run in zip(done.row, done.run, strict=True)}
     again = done.duplicated(["row", "column", "seed"])
-    cells = done[~again].groupby(["row", "column"], sort=False)
-    mixed, epochs = cells.run.agg(differing_flags), cells.epochs.max()
-    cells = cells.accuracy.agg(["mean", "std", "count", "size"]).assign(mixed=mixed, epochs=epochs)
-    cells = cells.rename(columns={"count": "n"})
-    images = pd.Series([sizes[row][1] for row, _ in cells.index], cells.index, dtype=float)
-    cells = cells.assign(error=standard_error(cells["mean"], cells["std"], cells.n, images))
+    cells = summed_up(done[~again])
     whole = cells.n == cells["size"]
 
     trained = [set(run.column.setting) for run in done.run if run.epochs]
-    shared, seeds = set.intersection(*trained) if trained else set(), sorted(set(done.seed))
+    shared = set.intersection(*trained) if trained else set()
     titles = pd.Series([f"{column.label(shared)} on {row}" for row, column in cells.index], cells.index, dtype=object)
     lists = {
         "Runs not finished, left out": [str(len(runs) - len(done))] if len(runs) > len(done) else [],
@@ -135,18 +123,35 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
     notes = [f"{what}: {', '.join(which)}." for what, which in lists.items() if len(which)]
     clean = args.metric != "corruptions"  # the papers' numbers are of clean images
     published = published_beside(network, rows, sizes, columns) if clean else ({}, {})
-    counts = {row: sizes.get(row, (0, 0))[1] for row in rows}
-    table = Table(network, "", rows, counts, columns, shared, done[~again], cells[whole], notes, *published)
-    over = "mean ± sample standard deviation over seeds" if len(seeds) > 1 else "seed"
-    caption = [f"{network}: test accuracy in percent {how}; {over} {', '.join(map(str, seeds))}"]
-    if table.best.any(axis=None):
-        caption += [_BOLD, *[_ONE] * bool((table.cells.n == 1).any())]
-    caption += [f"All trained with: {', '.join(sorted(shared))}"] * bool(shared)
+    images = {row: sizes[row][1] if row in sizes else 0 for row in rows}
+    table = Table(network, "", rows, images, columns, shared, done[~again], cells[whole], notes, *published)
     if table.mixed:
         which = ", ".join(table.mixed)
         notes[:0] = [f"Nothing is bold where the epochs differ (--epochs N shows the runs of one number): {which}."]
     notes[:0] = [*(comparisons(table) if clean else []), *sources(table)]
-    return replace(table, caption="".join(f"{sentence}. " for sentence in caption).rstrip())
+    return replace(table, caption=caption(table, how, sorted(set(done.seed))))
+
+
+def summed_up(runs: pd.DataFrame) -> pd.DataFrame:
+    """The cells of a Table, with their `size`, the number of runs, and `mixed`, the flags that differ between them."""
+    groups = runs.groupby(["row", "column"], sort=False)
+    cells = groups.accuracy.agg(["mean", "std", "count", "size"]).rename(columns={"count": "n"})
+    images = groups.run.agg(lambda cell: cell.iloc[0].size[1])
+    error = standard_error(cells["mean"], cells["std"], cells.n, images.astype(float))
+    return cells.assign(error=error, mixed=groups.run.agg(differing_flags), epochs=groups.epochs.max())
+
+
+def caption(table: Table, how: str, seeds: list[int]) -> str:
+    over = "mean ± sample standard deviation over seeds" if len(seeds) > 1 else "seed"
+    sentences = [f"{table.network}: test accuracy in percent {how}; {over} {', '.join(map(str, seeds))}."]
+    if table.best.any(axis=None):
+        nearer = "nearer to it than twice the standard error of the difference (over seeds and test images)"
+        sentences.append(f"Bold: the best of a row, and all that are {nearer}.")
+        if (table.cells.n == 1).any():
+            sentences.append("The deviation of a single seed is not known and counts as 0.")
+    if table.shared:
+        sentences.append(f"All trained with: {', '.join(sorted(table.shared))}.")
+    return " ".join(sentences)
 
 
 def standard_error(mean: pd.Series, std: pd.Series, n: pd.Series, images: pd.Series) -> pd.Series:
