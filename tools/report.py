@@ -36,6 +36,7 @@ from tools.common.machine import ROOT
 from tools.common.shell import in_shell
 from tools.reporting.curves import Line, panels, style, swatch
 from tools.reporting.methods import Column, position
+from tools.reporting.published import RECORD
 from tools.reporting.receipts import METRICS
 from tools.reporting.run_view import RunView, view
 from tools.reporting.selection import add_table_flags, named, read_networks
@@ -151,6 +152,7 @@ def render(args, tables: list[Table], curves: list[Curves], runs: list[RunView],
         made=time.strftime("%Y-%m-%d %H:%M"),
         statuses=Counter(run.status for run in runs),
         metric=METRICS[args.metric],
+        record=RECORD,
         tables=tables,
         curves=curves,
         runs=runs,

@@ -3,9 +3,9 @@
 import pandas as pd
 
 from tools.reporting.methods import Column
+from tools.reporting.published import RECORD
 from tools.reporting.tables import Table
 
-RECORD = "best published prompt"
 _MARKDOWN = str.maketrans({"|": r"\|"})
 _LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"})
 _LATEX |= str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})

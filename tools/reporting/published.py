@@ -70,6 +70,7 @@ def _rows(network: str, source: Source, common: tuple[str, ...], text: str) -> l
     return rows
 
 
+RECORD = "best published prompt"  # the head of its column
 PUBLISHED = tuple(row for table in TABLES for row in _rows(*table))
 _HOW = ("epoch ", "precision ", "plain", "from ")  # words of a setting that leave the experiment the same
 

@@ -182,10 +182,10 @@ def published_beside(
 
 def sources(table: Table) -> list[str]:
     """Where the published numbers beside the table come from, and how they were chosen."""
-    methods: dict[Source, set[str]] = {}
+    methods: dict[Source, dict[str, None]] = {}
     for number in (*table.published.values(), *table.records.values()):
-        methods.setdefault(number.source, set()).add(number.method)
-    return [f"Published {', '.join(sorted(names))}: {of.name} ({of.how})." for of, names in methods.items()]
+        methods.setdefault(number.source, {})[number.method] = None
+    return [f"Published {', '.join(names)}: {of.name} ({of.how})." for of, names in methods.items()]
 
 
 def row_name(run: Receipt, largest: Receipt) -> str:
@@ -219,8 +219,11 @@ def comparisons(table: Table) -> list[str]:
         absent = found.index[found.isna().any(axis=1)]
         if absent.empty:
             points, *baseline = found.mean()
-            counts = sorted({table.cells.n[cell] for cell in product(names, sides)})
-            here = f"{points - sum(baseline):{sign}.1f} here (n = {', '.join(map(str, counts))})"
+            cells = table.cells.loc[[*product(names, sides)]]
+            spread = 2 * np.sqrt((cells.error**2).sum()) / len(names)
+            none = ", none within its spread" if baseline and abs(points - baseline[0]) < spread else ""
+            counts = ", ".join(map(str, sorted(set(cells.n))))
+            here = f"{points - sum(baseline):{sign}.1f} here (n = {counts}{none})"
             lines.append(f"{title}: {here}, {published}.")
         elif len(absent) < len(names):
             lines.append(f"{title}: not computed, missing {', '.join(absent)}; {published}.")
