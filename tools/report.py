@@ -27,6 +27,7 @@ import jinja2
 from markupsafe import Markup
 from tqdm import tqdm
 
+import cfg
 from data import catalog
 from errors import UserError
 from tools.common.args import Parser
@@ -75,6 +76,8 @@ def main(argv: list[str] | None = None) -> Path:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__file__, __doc__)
+    where = "the folder of results; default results_path of cfg.py"
+    parser.add_argument("results", nargs="?", type=Path, default=cfg.results_path, help=where)
     add_table_flags(parser, [row.name for row in catalog.DATASETS])
     output = "the HTML file; default report.html in the folder of results"
     parser.add_argument("--output", type=Path, metavar="FILE", help=output)

@@ -89,6 +89,9 @@ def position(name: str, known: Sequence[str]) -> tuple[int, str]:
     return [*known, name].index(name), name
 
 
+FROM = "from "  # begins the word of a setting that says which of several files a run is from
+
+
 @dataclass(frozen=True)
 class Column:
     """A method, by its script below experiments/, in one setting: the flags that differ from the script's defaults."""

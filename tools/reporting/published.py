@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from tools.reporting.methods import FROM
 from tools.reporting.published_tables import TABLES, Source
 
 
@@ -72,7 +73,7 @@ def _rows(network: str, source: Source, common: tuple[str, ...], text: str) -> l
 
 RECORD = "best published prompt"  # the head of its column
 PUBLISHED = tuple(row for table in TABLES for row in _rows(*table))
-_HOW = ("epoch ", "precision ", "plain", "from ")  # words of a setting that leave the experiment the same
+_HOW = ("epoch ", "precision ", "plain", FROM)  # words of a setting that leave the experiment the same
 
 
 def published_as(network: str) -> str:

@@ -5,24 +5,26 @@ A DataFrame of runs has one row a run: the fields of its Receipt, its `method`, 
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-import cfg
 from errors import UserError, unknown_name
 from tools.common.flag_types import dataset_name, positive_int, seed_number
 from tools.common.machine import ROOT
-from tools.reporting.methods import Column, position
-from tools.reporting.receipts import METRICS, read_receipts
+from tools.reporting.methods import FROM, Column, position
+from tools.reporting.receipt_file import read_receipt_file
+from tools.reporting.receipts import METRICS, Receipt, read_receipts
 
 pd.set_option("mode.string_storage", "python")  # names in a file may hold half characters, which pyarrow refuses
 
 
 def add_table_flags(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> None:
-    """Adds the flags that choose runs and their numbers. `datasets` are the known ones, in the order of the rows."""
-    where = "the folder of results; default results_path of cfg.py"
-    parser.add_argument("results", nargs="?", type=Path, default=cfg.results_path, help=where)
+    """Adds the flags that choose runs and their numbers. `datasets` are the known ones, in the order of the rows.
+
+    The command adds `results` itself: a folder, or a list of folders and files of receipts.
+    """
     parser.add_argument("--metric", choices=METRICS, default="last", help="which test accuracy; default last")
     parser.add_argument("--network", metavar="NAME", help="only this network, as its runs' folders name it")
     rows = "only these rows; default all that were run"
@@ -43,7 +45,7 @@ def read_networks(args: argparse.Namespace) -> tuple[list[pd.DataFrame], list[st
     Raises:
         UserError: there is no run, no run of --epochs, or no run of --network.
     """
-    receipts, notes = read_receipts(args.results)
+    receipts, notes = read_sources(args.results if isinstance(args.results, list) else [args.results])
     receipts.sort(key=lambda run: (position(run.dataset, args.order), run.column, run.seed))
     kept = [run for run in receipts if not args.epochs or run.epochs in (0, args.epochs)]
     if not kept:
@@ -60,6 +62,24 @@ def read_networks(args: argparse.Namespace) -> tuple[list[pd.DataFrame], list[st
     unknown = [method for method in args.methods or () if Column(method).folder not in folders]
     notes += [f"Left out, {method}: none of its folder was run, so its network is not known." for method in unknown]
     return chosen, notes
+
+
+def read_sources(sources: Sequence[Path]) -> tuple[list[Receipt], list[str]]:
+    """The runs of folders of results and of files of receipts, and notes on runs that cannot be used.
+
+    If there are several sources, the setting of each run says which one it is from, so that each has its own columns.
+    """
+    receipts, notes = [], []
+    stems = [source.stem for source in sources]
+    for source in sources:
+        found, more = read_receipt_file(source) if source.is_file() else read_receipts(source)
+        if len(sources) > 1:
+            word = FROM + (source.stem if stems.count(source.stem) == 1 else str(source))
+            columns = [Column(run.column.method, tuple(sorted((*run.column.setting, word)))) for run in found]
+            found = [replace(run, column=column) for run, column in zip(found, columns, strict=True)]
+        receipts += found
+        notes += more
+    return receipts, notes
 
 
 def named(runs: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from data import catalog
 from tools.common.naming import CLIP, MACHINE, PLACE
-from tools.reporting.methods import METHODS, Column
+from tools.reporting.methods import FROM, METHODS, Column
 from tools.reporting.published import Published, Source, published_in, record
 from tools.reporting.receipts import METRICS, Receipt
 from tools.reporting.selection import axes, named
@@ -112,7 +112,7 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
     whole = cells.n == cells["size"]
 
     trained = [set(run.column.setting) for run in done.run if run.epochs]
-    shared = set.intersection(*trained) if trained else set()
+    shared = {word for word in set.intersection(*trained) if not word.startswith(FROM)} if trained else set()
     titles = pd.Series([f"{column.label(shared)} on {row}" for row, column in cells.index], cells.index, dtype=object)
     lists = {
         "Runs not finished, left out": [str(len(runs) - len(done))] if len(runs) > len(done) else [],
