@@ -199,6 +199,8 @@ def test_the_number_of_test_images_is_in_the_table(receipt, run_script):
     text = run_script("tools/results_table", "--datasets", "dtd", "svhn", "gtsrb")
     heads, _, *rows = (line.split("|") for line in text.splitlines() if line.startswith("|"))
     assert heads[2].strip() == "test images" and [row[2].strip() for row in rows] == ["1692", "-", "-"]
+    text = run_script("tools/results_table", "--datasets", "dtd", "svhn", "gtsrb", "--format", "csv")
+    assert [row["test images"] for row in csv.DictReader(io.StringIO(text))] == ["1692", "", ""]
 
 
 def test_settings_have_columns_of_their_own_and_what_all_share_is_said_once(receipt, table):

@@ -61,7 +61,7 @@ def comma_separated(tables: list[Table], notes: list[str]) -> tuple[str, list[st
     """
     frames = {}
     for table in tables:
-        parts = {"test images": pd.Series(table.images)}
+        parts = {"test images": pd.Series({row: number or "" for row, number in table.images.items()})}
         for column in table.columns:
             parts |= {column.label() + kind: values for kind, values in kinds(table, column).items()}
         if table.records:
