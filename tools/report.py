@@ -27,6 +27,7 @@ import jinja2
 from markupsafe import Markup
 from tqdm import tqdm
 
+import cfg
 from data import catalog
 from errors import UserError
 from tools.common.args import Parser
@@ -36,9 +37,11 @@ from tools.common.machine import ROOT
 from tools.common.shell import in_shell
 from tools.reporting.curves import Line, panels, style, swatch
 from tools.reporting.methods import Column, position
+from tools.reporting.published import RECORD
 from tools.reporting.receipts import METRICS
 from tools.reporting.run_view import RunView, view
-from tools.reporting.tables import Table, add_table_flags, build_table, named, read_networks
+from tools.reporting.selection import add_table_flags, named, read_networks
+from tools.reporting.tables import Table, build_table
 
 TEMPLATES = ROOT / "tools" / "reporting" / "templates"
 
@@ -73,6 +76,8 @@ def main(argv: list[str] | None = None) -> Path:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__file__, __doc__)
+    where = "the folder of results; default results_path of cfg.py"
+    parser.add_argument("results", nargs="?", type=Path, default=cfg.results_path, help=where)
     add_table_flags(parser, [row.name for row in catalog.DATASETS])
     output = "the HTML file; default report.html in the folder of results"
     parser.add_argument("--output", type=Path, metavar="FILE", help=output)
@@ -150,6 +155,7 @@ def render(args, tables: list[Table], curves: list[Curves], runs: list[RunView],
         made=time.strftime("%Y-%m-%d %H:%M"),
         statuses=Counter(run.status for run in runs),
         metric=METRICS[args.metric],
+        record=RECORD,
         tables=tables,
         curves=curves,
         runs=runs,

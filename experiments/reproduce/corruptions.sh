@@ -9,7 +9,7 @@
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-: "${DATASETS:=cifar10}" "${METHODS:=zero_shot ilm_tp_vp vp evp}" "${SEEDS:=42}" "${CLIP:=ViT-B-32-quickgelu-openai}"
+: "${DATASETS:=cifar10}" "${METHODS:=zero_shot ilm_tp_vp vp evp}" "${SEEDS:=42 43 44}" "${CLIP:=ViT-B-32-quickgelu-openai}"
 declare -A epochs=([zero_shot]=0 [vp]=${EPOCH:-1000} [evp]=${EPOCH:-1000})
 
 for step in train evaluate; do

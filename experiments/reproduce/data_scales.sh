@@ -9,7 +9,7 @@
 : "${DATASETS:=$evp_datasets}"
 : "${METHODS:=vp evp linear_probing}"
 : "${FRACTIONS:=0.01 0.04 0.07 0.1}"
-: "${SEEDS:=42}"
+: "${SEEDS:=42 43 44}"
 
 for dataset in $DATASETS; do
     for fraction in $FRACTIONS; do

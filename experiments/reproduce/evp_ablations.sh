@@ -7,7 +7,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 : "${DATASETS:=cifar100}"
-: "${SEEDS:=42}"
+: "${SEEDS:=42 43 44}"
 parts=",--placement add,--no-diversity,--gradient-norm none,--gradient-norm l1,--gradient-norm linf"
 sizes="--prompt-size 10,--prompt-size 20,--prompt-size 40,--prompt-size 50,--image-size 144,--image-size 184"
 IFS=, read -ra ablations <<<"${ABLATIONS-$parts,$sizes}"

@@ -9,7 +9,7 @@
 : "${DATASETS:=$evp_datasets}"
 : "${NETWORKS:=resnet50_v1 instagram}"
 : "${METHODS:=evp}"
-: "${SEEDS:=42}"
+: "${SEEDS:=42 43 44}"
 
 for dataset in $DATASETS; do
     for network in $NETWORKS; do

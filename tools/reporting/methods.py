@@ -96,6 +96,9 @@ def position(name: str, known: Sequence[str]) -> tuple[int, str]:
     return [*known, name].index(name), name
 
 
+FROM = "from "  # begins the word of a setting that says which of several files a run is from
+
+
 @dataclass(frozen=True)
 class Column:
     """A method, by its script below experiments/, in one setting: the flags that differ from the script's defaults."""
@@ -112,7 +115,7 @@ class Column:
     def folder(self) -> str:
         return self.method.partition("/")[0]
 
-    def label(self, shared: Collection[str] = ()) -> str:
-        """The method's name, and the flags of its setting that are not `shared`."""
-        own = ", ".join(words for words in self.setting if words not in shared)
+    def label(self, shared: Collection[str] = (), more: Collection[str] = ()) -> str:
+        """The method's name, the flags of its setting that are not `shared`, and `more` of them."""
+        own = ", ".join(sorted({*self.setting, *more} - {*shared}))
         return rows_of([self.method])[self.method].name + (f" ({own})" if own else "")

@@ -26,8 +26,9 @@ METRICS = {
 class Receipt:
     """A run, with the content of its args.json and its result.json ({} if there is none yet).
 
-    `command` is the typed command as a list of words. `size` is the data set's number of classes and of test images,
-    `images` the fingerprint of the test images ("" in a receipt of an earlier version).
+    `epochs` is 0 where nothing is trained. `command` is the typed command as a list of words. `size` is the data set's
+    number of classes and of test images, `images` the fingerprint of the test images ("" in a receipt of an earlier
+    version).
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Receipt:
     network: str
     dataset: str
     seed: int
+    epochs: int
     args: dict
     result: dict
     command: list[str]
@@ -82,4 +84,4 @@ def read_receipt(path: Path) -> Receipt:
     if "setting" not in args:
         raise ValueError("args.json lacks `setting`: a run of an older layout")
     column = Column(method, tuple(map(str, args["setting"])))
-    return Receipt(path, column, *identity, args, result, command, size, images, finished)
+    return Receipt(path, column, *identity, int(args["epoch"]), args, result, command, size, images, finished)

@@ -1,80 +1,23 @@
 """Tables of accuracies, made from the receipts of runs: rows are data sets, columns are methods, one table a network.
 
-A DataFrame of runs has one row a run: the fields of its Receipt, its `method`, and the Receipt itself as `run`.
+The DataFrames of runs are those of `selection.py`.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-import cfg
-from errors import unknown_name
-from tools.common.flag_types import dataset_name, seed_number
-from tools.common.machine import ROOT
+from data import catalog
 from tools.common.naming import CLIP, MACHINE, PLACE
-from tools.reporting.methods import METHODS, Column, position
-from tools.reporting.receipts import METRICS, Receipt, read_receipts
-
-pd.set_option("mode.string_storage", "python")  # names in a file may hold half characters, which pyarrow refuses
-
-
-def add_table_flags(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> None:
-    """Adds the flags that choose runs and their numbers. `datasets` are the known ones, in the order of the rows."""
-    where = "the folder of results; default results_path of cfg.py"
-    parser.add_argument("results", nargs="?", type=Path, default=cfg.results_path, help=where)
-    parser.add_argument("--metric", choices=METRICS, default="last", help="which test accuracy; default last")
-    parser.add_argument("--network", metavar="NAME", help="only this network, as its runs' folders name it")
-    rows = "only these rows; default all that were run"
-    parser.add_argument("--datasets", nargs="+", type=dataset_name, metavar="NAME", help=rows)
-    scripts = [f"{file.parent.name}/{file.stem}" for file in sorted(ROOT.glob("experiments/*/*.py"))]
-    methods = "only these columns, cnn/ilm_vp for example; default all that were run"
-    parser.add_argument("--methods", nargs="+", choices=scripts, metavar="FOLDER/SCRIPT", help=methods)
-    seeds = "only these seeds; default all that were run"
-    parser.add_argument("--seeds", nargs="+", type=seed_number, metavar="N", help=seeds)
-    parser.set_defaults(order=list(datasets))
-
-
-def read_networks(args: argparse.Namespace) -> tuple[list[pd.DataFrame], list[str]]:
-    """The runs of each network that the flags name, in the order of the rows, and notes on runs that cannot be used.
-
-    Raises:
-        UserError: there is no run, or no run of --network.
-    """
-    receipts, notes = read_receipts(args.results)
-    receipts.sort(key=lambda run: (position(run.dataset, args.order), run.column, run.seed))
-    runs = pd.DataFrame([{**vars(run), "method": run.column.method, "run": run} for run in receipts])
-    networks = dict(list(runs.groupby("network")))
-    if args.network and args.network not in networks:
-        raise unknown_name("--network", args.network, list(networks))
-    chosen = [networks[args.network]] if args.network else list(networks.values())
-    folders = {column.folder for group in chosen for column in group.column}
-    unknown = [method for method in args.methods or () if Column(method).folder not in folders]
-    notes += [f"Left out, {method}: none of its folder was run, so its network is not known." for method in unknown]
-    return chosen, notes
-
-
-def named(runs: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
-    """The runs whose data set, method and seed the flags name. A flag that was not given admits all."""
-    for key, names in {"dataset": args.datasets, "method": args.methods, "seed": args.seeds}.items():
-        runs = runs[runs[key].isin(names)] if names else runs
-    return runs
-
-
-def axes(runs: pd.DataFrame, args: argparse.Namespace) -> tuple[list[str], list[Column], list[int]]:
-    """A network's data sets, columns and seeds: those that the flags name, else those of its finished runs.
-
-    A method that is named but was not run has a column if another method of its folder was run.
-    """
-    done, folders = runs[runs.finished], {column.folder for column in runs.column}
-    columns = {column for column in done.column if not args.methods or column.method in args.methods}
-    without = [Column(method) for method in set(args.methods or ()) - set(done.method)]
-    columns |= {column for column in without if column.folder in folders}
-    return list(dict.fromkeys(args.datasets or done.dataset)), sorted(columns), args.seeds or sorted(set(done.seed))
+from tools.reporting.methods import FROM, METHODS, Column
+from tools.reporting.published import Published, Source, published_in, record
+from tools.reporting.receipts import METRICS, Receipt
+from tools.reporting.selection import axes, named
 
 
 @dataclass(frozen=True)
@@ -83,19 +26,26 @@ class Table:
 
     Args:
         rows: row -> its data set. Data sets of one name, but with other test images, have rows of their own.
+        images: row -> its number of test images, 0 where no run knows it.
         shared: the flags of the setting that all trained runs have in common.
         runs: the DataFrame of all runs in the cells, with their `row` and `accuracy`.
-        cells: (row, column) -> `mean`, `std` and `n` over seeds. There is no cell if one of its runs has no number.
+        cells: (row, column) -> `mean`, `std` and `n` over seeds, `epochs`, and `error`, the standard error of the
+            mean. There is no cell if one of its runs has no number.
+        published: (row, column) -> the number that a paper gives for it.
+        records: row -> the best published prompt.
     """
 
     network: str
     caption: str
     rows: dict[str, str]
+    images: dict[str, int]
     columns: list[Column]
     shared: set[str]
     runs: pd.DataFrame
     cells: pd.DataFrame
     notes: list[str]
+    published: dict[tuple[str, Column], Published]
+    records: dict[str, Published]
 
     def pivot(self, cells: pd.Series) -> pd.DataFrame:
         """Rows by columns; NaN where there is no cell."""
@@ -106,17 +56,44 @@ class Table:
         return self.pivot(self.cells["mean"])
 
     @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """The epochs of every cell; NaN where there is none, or nothing is trained."""
+        epochs = self.pivot(self.cells.epochs)
+        return epochs.where(epochs > 0)
+
+    @cached_property
+    def heads(self) -> dict[Column, str]:
+        """The columns' names. They tell the epochs of each if these differ."""
+        several = self.cells.epochs[self.cells.epochs > 0].nunique() > 1
+        epochs = {column: self.epochs[column].max() for column in self.columns}
+        more = {column: [f"epoch {number:.0f}"] for column, number in epochs.items() if several and number > 0}
+        return {column: column.label(self.shared, more.get(column, ())) for column in self.columns}
+
+    @cached_property
+    def mixed(self) -> list[str]:
+        """The rows whose columns were trained for different numbers of epochs. They are not compared."""
+        return [row for row in self.rows if self.epochs.loc[row].nunique() > 1]
+
+    @cached_property
     def best(self) -> pd.DataFrame:
-        """Whether a cell is the best of its row, if that has several cells. Cells with the same text are all best."""
-        printed = self.means.map(lambda mean: float(f"{mean:.1f}"))
-        return printed.eq(printed.max(axis=1), axis=0).mul(printed.count(axis=1) > 1, axis=0)
+        """Whether a cell is the best of its row, or does not differ from it. A row of one cell has none.
+
+        Two means do not differ if they are nearer than twice the standard error of their difference.
+        """
+        best = pd.DataFrame(False, index=list(self.rows), columns=self.columns)
+        errors = self.pivot(self.cells.error)
+        for row, means in self.means.iterrows():
+            if means.count() > 1 and row not in self.mixed:
+                spread = 2 * np.hypot(errors.loc[row], errors.at[row, means.idxmax()])
+                best.loc[row] = means.eq(means.max()) | (means.max() - means < spread)
+        return best
 
     @cached_property
     def words(self) -> pd.DataFrame:
         """`85.4 ± 0.6`; no deviation for one seed; n is added if other cells have more seeds; a dash for no seed."""
         mean, std, n = (self.cells[name] for name in ("mean", "std", "n"))
         words = mean.map("{:.1f}".format) + std.map(" ± {:.1f}".format).where(n > 1, "")
-        return self.pivot(words + n.map(" (n = {})".format).where(n < n.max(), "")).fillna("-")
+        return self.pivot(words + n.map(" (n = {})".format).where(n < n.max(), "")).astype(object).fillna("-")
 
 
 def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
@@ -129,17 +106,13 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
     accuracies = [100 * run.result[key] if run.result.get(key) is not None else float("nan") for run in done.run]
     done = done.assign(row=names, accuracy=accuracies)
     rows = {row: name for name in datasets for row in sorted(set(done.row[done.dataset == name]) or {name})}
+    sizes = {row: run.size for row, run in zip(done.row, done.run, strict=True)}
     again = done.duplicated(["row", "column", "seed"])
-    cells = done[~again].groupby(["row", "column"], sort=False)
-    cells = cells.accuracy.agg(["mean", "std", "count", "size"]).assign(mixed=cells.run.agg(differing_flags))
-    cells = cells.rename(columns={"count": "n"})
+    cells = summed_up(done[~again])
     whole = cells.n == cells["size"]
 
-    trained = [set(run.column.setting) for run in done.run if run.args["epoch"]]
-    shared, seeds = set.intersection(*trained) if trained else set(), sorted(set(done.seed))
-    over = "mean ± sample standard deviation over seeds" if len(seeds) > 1 else "seed"
-    caption = f"{network}: test accuracy in percent {how}; {over} {', '.join(map(str, seeds))}."
-    caption += f" All trained with: {', '.join(sorted(shared))}." if shared else ""
+    trained = [set(run.column.setting) for run in done.run if run.epochs]
+    shared = {word for word in set.intersection(*trained) if not word.startswith(FROM)} if trained else set()
     titles = pd.Series([f"{column.label(shared)} on {row}" for row, column in cells.index], cells.index, dtype=object)
     lists = {
         "Runs not finished, left out": [str(len(runs) - len(done))] if len(runs) > len(done) else [],
@@ -148,10 +121,71 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
         "Averaged over several values of a flag": (titles + " (" + cells.mixed + ")")[cells.mixed != ""],
     }
     notes = [f"{what}: {', '.join(which)}." for what, which in lists.items() if len(which)]
-    table = Table(network, caption, rows, columns, shared, done[~again], cells[whole], notes)
-    if args.metric != "corruptions":  # the papers' headlines are of clean images
-        notes[:0] = comparisons(table)
-    return table
+    clean = args.metric != "corruptions"  # the papers' numbers are of clean images
+    published = published_beside(network, rows, sizes, columns) if clean else ({}, {})
+    images = {row: sizes[row][1] if row in sizes else 0 for row in rows}
+    table = Table(network, "", rows, images, columns, shared, done[~again], cells[whole], notes, *published)
+    if table.mixed:
+        which = ", ".join(table.mixed)
+        notes[:0] = [f"Nothing is bold where the epochs differ (--epochs N shows the runs of one number): {which}."]
+    notes[:0] = [*(comparisons(table) if clean else []), *sources(table)]
+    return replace(table, caption=caption(table, how, sorted(set(done.seed))))
+
+
+def summed_up(runs: pd.DataFrame) -> pd.DataFrame:
+    """The cells of a Table, with their `size`, the number of runs, and `mixed`, the flags that differ between them."""
+    groups = runs.groupby(["row", "column"], sort=False)
+    cells = groups.accuracy.agg(["mean", "std", "count", "size"]).rename(columns={"count": "n"})
+    images = groups.run.agg(lambda cell: cell.iloc[0].size[1])
+    error = standard_error(cells["mean"], cells["std"], cells.n, images.astype(float))
+    return cells.assign(error=error, mixed=groups.run.agg(differing_flags), epochs=groups.epochs.max())
+
+
+def caption(table: Table, how: str, seeds: list[int]) -> str:
+    over = "mean ± sample standard deviation over seeds" if len(seeds) > 1 else "seed"
+    sentences = [f"{table.network}: test accuracy in percent {how}; {over} {', '.join(map(str, seeds))}."]
+    if table.best.any(axis=None):
+        nearer = "nearer to it than twice the standard error of the difference (over seeds and test images)"
+        sentences.append(f"Bold: the best of a row, and all that are {nearer}.")
+        if (table.cells.n == 1).any():
+            sentences.append("The deviation of a single seed is not known and counts as 0.")
+    if table.shared:
+        sentences.append(f"All trained with: {', '.join(sorted(table.shared))}.")
+    return " ".join(sentences)
+
+
+def standard_error(mean: pd.Series, std: pd.Series, n: pd.Series, images: pd.Series) -> pd.Series:
+    """The standard error, in percent, of a mean accuracy in percent over `n` seeds.
+
+    The seeds' part is std / sqrt(n); 0 for one seed, whose deviation is not known. The test images' part is the
+    binomial's, sqrt(p (1 - p) / images); more seeds do not make it smaller, since all see the same images.
+    """
+    binomial = mean * (100 - mean) / images.where(images > 0)
+    return np.sqrt((std**2 / n).fillna(0) + binomial.fillna(0))
+
+
+def published_beside(
+    network: str, rows: dict[str, str], sizes: dict[str, tuple[int, int]], columns: list[Column]
+) -> tuple[dict[tuple[str, Column], Published], dict[str, Published]]:
+    """The published number of each cell, and the published record of each row; none for a part of a data set."""
+    sets = {row.name: (row.num_classes, row.counts[-1]) for row in catalog.DATASETS if row.counts}
+    whole = {row: name for row, name in rows.items() if row in sizes and sets.get(name, sizes[row]) == sizes[row]}
+    cells = product(whole.items(), columns)
+    found = {(row, c): published_in(network, name, c.method, c.setting) for (row, name), c in cells}
+    best = {
+        row: max(records, key=lambda record: record.accuracy)
+        for row, name in whole.items()
+        if (records := [one for column in columns if (one := record(network, name, column.setting))])
+    }
+    return {cell: number for cell, number in found.items() if number}, best
+
+
+def sources(table: Table) -> list[str]:
+    """Where the published numbers beside the table come from, and how they were chosen."""
+    methods: dict[Source, dict[str, None]] = {}
+    for number in (*table.published.values(), *table.records.values()):
+        methods.setdefault(number.source, {})[number.method] = None
+    return [f"Published {', '.join(names)}: {of.name} ({of.how})." for of, names in methods.items()]
 
 
 def row_name(run: Receipt, largest: Receipt) -> str:
@@ -185,65 +219,12 @@ def comparisons(table: Table) -> list[str]:
         absent = found.index[found.isna().any(axis=1)]
         if absent.empty:
             points, *baseline = found.mean()
-            counts = sorted({table.cells.n[cell] for cell in product(names, sides)})
-            here = f"{points - sum(baseline):{sign}.1f} here (n = {', '.join(map(str, counts))})"
+            cells = table.cells.loc[[*product(names, sides)]]
+            spread = 2 * np.sqrt((cells.error**2).sum()) / len(names)
+            none = ", none within its spread" if baseline and abs(points - baseline[0]) < spread else ""
+            counts = ", ".join(map(str, sorted(set(cells.n))))
+            here = f"{points - sum(baseline):{sign}.1f} here (n = {counts}{none})"
             lines.append(f"{title}: {here}, {published}.")
         elif len(absent) < len(names):
             lines.append(f"{title}: not computed, missing {', '.join(absent)}; {published}.")
     return lines
-
-
-# Formats: each returns the text of the tables, and the notes that are not in the text -------------------------------
-
-_MARKDOWN = str.maketrans({"|": r"\|"})
-_LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"})
-_LATEX |= str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
-_LATEX |= str.maketrans({"[": "{[}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$"})
-
-
-def grid(table: Table, escape: dict[int, str], bold: str) -> pd.DataFrame:
-    """The table as escaped text, with the rows' names as first column, and the best of each row in `bold`."""
-    words = table.words.map(lambda text: text.translate(escape))
-    words = words.where(~table.best, words.map(bold.format))
-    words.columns = [column.label(table.shared).translate(escape) for column in table.columns]
-    words.insert(0, "data set", [row.translate(escape) for row in table.rows])
-    return words
-
-
-def markdown(tables: list[Table], notes: list[str]) -> tuple[str, list[str]]:
-    blocks = []
-    for table in tables:
-        text = grid(table, _MARKDOWN, "**{}**")
-        lines = [list(text), *text.to_numpy()]  # by hand: pandas' to_markdown needs one more package
-        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-        lines.insert(1, ["-" * width for width in widths])
-        padded = [map(str.ljust, line, widths) for line in lines]
-        blocks += [table.caption, "\n".join(f"| {' | '.join(line)} |" for line in padded)]
-        blocks += ["\n".join(f"- {note}" for note in table.notes)]
-    return "\n\n".join(filter(None, [*blocks, "\n".join(f"- {note}" for note in notes)])) + "\n", []
-
-
-def latex(tables: list[Table], notes: list[str]) -> tuple[str, list[str]]:
-    lines = [r"% \usepackage{booktabs}", *(f"% {' '.join(note.split())}" for note in notes)]
-    for table in tables:
-        style = grid(table, _LATEX, r"\textbf{{{}}}").style.hide(axis="index")
-        tabular = style.to_latex(hrules=True, column_format="l" + "c" * len(table.columns))
-        lines += [r"\begin{table}", r"\centering", rf"\caption{{{table.caption.translate(_LATEX)}}}", tabular.rstrip()]
-        lines += [*(rf"\par {note.translate(_LATEX)}" for note in table.notes), r"\end{table}"]
-    return "\n".join(lines) + "\n", []
-
-
-def comma_separated(tables: list[Table], notes: list[str]) -> tuple[str, list[str]]:
-    """One table for all networks: mean, standard deviation and n of every column. The captions become notes."""
-    frames = {}
-    for table in tables:
-        kinds = {"": table.means, " std": table.pivot(table.cells["std"]), " n": table.pivot(table.cells.n)}
-        parts = {c.label() + kind: frame[c] for c in table.columns for kind, frame in kinds.items()}
-        frames[table.network] = pd.DataFrame(parts)
-    text = pd.concat(frames, names=["network", "data set"])
-    counts = text.filter(regex=" n$").fillna(0).astype(int)
-    text = text.assign(**counts).to_csv(float_format="%.1f", lineterminator="\n")
-    return text, [line for table in tables for line in (table.caption, *table.notes)] + notes
-
-
-FORMATS = {"markdown": markdown, "latex": latex, "csv": comma_separated}
