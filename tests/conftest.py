@@ -125,6 +125,8 @@ FASTER = {
     "fully_vp": ("--batch-size", "8"),
     "auto_vp": ("--batch-size", "8"),
     "lor_vp": ("--seed", "7", "--batch-size", "8"),
+    "acavp": ("--batch-size", "8"),
+    "attr_vr": ("--batch-size", "8"),
 }
 
 

@@ -102,6 +102,20 @@ SCALED = {  # 128 of 224 pixels are 37 of 64, and 0.8 times that 29
     "mask": 64**2 - 29**2,
     "learns": (("prompt.program", "prompt.scale", *LAYER),),
 }
+ACAVP = {
+    "prompt": "AffineColourVisualPrompt",
+    "learns": (PROGRAM, tuple(f"prompt.{name}" for name in ("translation", "angle", "scale", "shear", "colour"))),
+    "train": [CLIPS_OWN[0], v2.RandomHorizontalFlip(), v2.RandomCrop(32)],
+    "mask": 32**2 - 24**2,  # 31 * 0.73 = 22.6 is the last row that is not black
+    "texts": 4,
+}
+CNN_ACAVP = {
+    "learns": (sum(ACAVP["learns"], ()),),
+    "train": [listed(73, shorter=True)[0], v2.RandomHorizontalFlip(), v2.RandomCrop(64)],
+    "evaluation": [listed(73, shorter=True)[0], v2.CenterCrop(64)],
+    "mask": 64**2 - 47**2,
+    "texts": 0,
+}
 TABLE = {
     "experiments/cnn/rlm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/flm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
@@ -117,6 +131,10 @@ TABLE = {
     "experiments/cnn/auto_vp": (
         ("--scale", "0.8", "--trainable-scale"),
         Expected(**vars(AUTO) | SCALED),
+    ),
+    "experiments/cnn/acavp": (
+        (),
+        Expected("SGD", 40.0, COSINE_STEP, each_step=True, extra={"momentum": 0.9}, **ACAVP | CNN_ACAVP),
     ),
     "experiments/cnn/linear_probing": (
         (),
@@ -136,6 +154,10 @@ TABLE = {
     ),
     "experiments/clip/vp": (("--warmup", "5"), Expected("SGD", 40.0, WARM, texts=4, **TP_VP)),
     "experiments/clip/evp": ((), EVP),
+    "experiments/clip/acavp": (
+        (),
+        Expected("NormalizedGradient", 40.0, COSINE_STEP, each_step=True, extra={"momentum": 0.9}, **ACAVP),
+    ),
     "experiments/clip/linear_probing": ((), Expected("Adam", 0.1, STEPS)),
     "experiments/clip/full_finetune": (
         (),
@@ -228,6 +250,8 @@ DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
     "experiments/cnn/evp": (1000, 42, 256),
     "experiments/clip/evp": (1000, 42, 256),
     "experiments/clip/vp": (1000, 7, 256),
+    "experiments/cnn/acavp": (1000, 7, 256),
+    "experiments/clip/acavp": (1000, 7, 256),
     "experiments/cnn/lor_vp": (20, 1234, 256),
     **{f"experiments/{name}_vp": (200, 7, 128) for name in ("cnn/fully", "clip/fully", "cnn/auto")},
 }
@@ -249,6 +273,7 @@ def test_defaults(script, words, monkeypatch):
         module.main([*network, "--dataset", "small"])
     assert (found["epoch"], found["seed"], found["batch_size"]) == DEFAULTS[script]
     assert found["precision"] == "auto"
+    assert found["augment"] == ("trivial" if script.endswith("/acavp") else "none")
     if script.endswith("/vp"):
         assert (found["warmup"], found["prompt_size"], found["vp_method"]) == (1000, 30, "padding")
 
