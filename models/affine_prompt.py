@@ -28,6 +28,8 @@ class AffineColourVisualPrompt(Part):
     (2,), up to 0.1 rad; `scale` (2,), x and y, in (0,1); `colour` (3,H,W), a gain in (0,6), which is 1 at the start.
     """
 
+    graphable = True
+
     def __init__(self, canvas_size: int):
         super().__init__()
         self.program = nn.Parameter(torch.zeros(3, canvas_size, canvas_size))

@@ -116,6 +116,12 @@ CNN_ACAVP = {
     "mask": 64**2 - 47**2,
     "texts": 0,
 }
+ATTR_VR = {  # 192 of 224 pixels are 27 of 32
+    "each_step": True,
+    "extra": {"momentum": 0.9},
+    "train": [listed(27, shorter=True, bicubic=True)[0], v2.RandomResizedCrop(27), v2.RandomHorizontalFlip()],
+    "evaluation": listed(27, shorter=True, bicubic=True),
+}
 TABLE = {
     "experiments/cnn/rlm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/flm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
@@ -154,6 +160,10 @@ TABLE = {
     ),
     "experiments/clip/vp": (("--warmup", "5"), Expected("SGD", 40.0, WARM, texts=4, **TP_VP)),
     "experiments/clip/evp": ((), EVP),
+    "experiments/clip/attr_vr": (
+        (),
+        Expected("SGD", 40.0, COSINE_STEP, **ATTR_VR, prompt="ExpansiveVisualPrompt", mask=32**2 - 27**2, texts=160),
+    ),
     "experiments/clip/acavp": (
         (),
         Expected("NormalizedGradient", 40.0, COSINE_STEP, each_step=True, extra={"momentum": 0.9}, **ACAVP),
@@ -252,6 +262,7 @@ DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
     "experiments/clip/vp": (1000, 7, 256),
     "experiments/cnn/acavp": (1000, 7, 256),
     "experiments/clip/acavp": (1000, 7, 256),
+    "experiments/clip/attr_vr": (200, 7, 64),
     "experiments/cnn/lor_vp": (20, 1234, 256),
     **{f"experiments/{name}_vp": (200, 7, 128) for name in ("cnn/fully", "clip/fully", "cnn/auto")},
 }
@@ -270,7 +281,7 @@ def test_defaults(script, words, monkeypatch):
     monkeypatch.setattr("tools.common.run.Run", Caught)
     network = words(script)[: 4 if "/clip/" in script else 2]
     with pytest.raises(Stop):
-        module.main([*network, "--dataset", "small"])
+        module.main([*network, "--dataset", "small", *(words(script)[-2:] if script.endswith("attr_vr") else ())])
     assert (found["epoch"], found["seed"], found["batch_size"]) == DEFAULTS[script]
     assert found["precision"] == "auto"
     assert found["augment"] == ("trivial" if script.endswith("/acavp") else "none")
