@@ -25,7 +25,8 @@ class AffineColourVisualPrompt(Part):
 
     State, all float32: `program` (3,H,W), in the space of the images, zero at the start. The others are unbounded
     numbers behind what bounds the value: `translation` (2,), x and y, up to 5 % of the canvas; `angle` (1,) and `shear`
-    (2,), up to 0.1 rad; `scale` (2,), x and y, in (0,1); `colour` (3,H,W), a gain in (0,6), which is 1 at the start.
+    (2,), up to 0.1 rad; `scale` (2,), x and y, from one pixel of the canvas to 1; `colour` (3,H,W), a gain in (0,6),
+    which is 1 at the start.
     """
 
     graphable = True
@@ -54,7 +55,8 @@ class AffineColourVisualPrompt(Part):
         canvas = self.program.shape[-1]
         translation = _TRANSLATION * canvas * torch.tanh(self.translation)
         angle, shear = _ANGLE * torch.tanh(self.angle), _SHEAR * torch.tanh(self.shear)
-        return affine_grid(canvas, translation, angle, torch.sigmoid(self.scale), shear)
+        scale = torch.sigmoid(self.scale).clamp(min=1 / canvas)  # at 0 the map would have no inverse
+        return affine_grid(canvas, translation, angle, scale, shear)
 
     @property
     def mask(self) -> Tensor:

@@ -91,6 +91,16 @@ def test_values_and_their_bounds():
     torch.testing.assert_close(prompt.grid, largest)
 
 
+def test_an_image_is_never_smaller_than_a_pixel():
+    """A scale of 0 would give numbers that are not finite."""
+    prompt = AffineColourVisualPrompt(8)
+    prompt.scale.data.fill_(-1e4)
+    out = prompt(torch.rand(1, 3, 8, 8) + 0.1)
+    assert torch.nonzero(out[0, 0]).tolist() == [[0, 0]]
+    out.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in prompt.parameters())
+
+
 def test_the_formula_with_the_mask_of_the_parameters_alone():
     """The pixels of black images are not free: an image does not change the region of the prompt."""
     prompt = moved(16)
