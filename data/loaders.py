@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data.augmentation import AUGMENTATIONS
 from data.cache import DamagedImages
 from data.catalog import find_dataset
 from data.fetching import Fetch, fetcher, gather
@@ -120,6 +122,12 @@ class Loader:
     ):
         self.labels, self.batch_size, self.shuffle, self.device = torch.from_numpy(labels), batch_size, shuffle, device
         self._fetch, self._part = fetch, part
+        self._unaugmented: Callable[[], Loader] | None = None
+
+    @property
+    def unaugmented(self) -> "Loader":
+        """The same images without what --augment adds to the transforms."""
+        return self._unaugmented() if self._unaugmented else self
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -180,12 +188,19 @@ def load_data(
 
 
 def build_data(
-    dataset: Splits, *, train: list[Callable], eval: list[Callable], parts: Sequence[str] = PARTS, **how: Any
+    dataset: Splits,
+    *,
+    train: list[Callable],
+    eval: list[Callable],
+    augment: str = "none",
+    parts: Sequence[str] = PARTS,
+    **how: Any,
 ) -> Data:
     """Loaders of a data set's splits. The training split is shuffled.
 
     Args:
         train, eval: lists of torchvision's v2 transforms; see `data.transforms`.
+        augment: what follows the training transforms: a name of `data.augmentation.AUGMENTATIONS`.
         parts: the splits that are loaded.
         how: as `build_loader` takes it.
 
@@ -195,7 +210,7 @@ def build_data(
     loaders: dict[str, Loader | None] = dict.fromkeys(PARTS)
     damaged: list[str] = []
     for name in parts:
-        transforms = train if name == "train" else eval
+        transforms = [*train, *AUGMENTATIONS[augment]] if name == "train" else eval
         split, label = getattr(dataset, name), f"{dataset.name} {name}"
         try:
             loaders[name] = split and build_loader(split, transforms, label, shuffle=name == "train", **how)
@@ -203,6 +218,9 @@ def build_data(
             damaged += error.lines
     if damaged:
         raise DamagedImages(damaged)
+    if AUGMENTATIONS[augment] and loaders["train"]:
+        again = partial(build_loader, dataset.train, train, f"{dataset.name} train", shuffle=True, **how)
+        loaders["train"]._unaugmented = cache(again)  # made when a mapping asks for it
     return Data(dataset, eval, **loaders, _how=how)
 
 

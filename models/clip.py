@@ -4,6 +4,7 @@ A text prompt is a source label like any other. With 81 templates and T classes 
 prompt of template i and class t has the index i * T + t.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,18 +73,30 @@ def load_clip(
     return build_classifier(row, run, text_prompts(templates, class_names), templates, class_names if ensemble else ())
 
 
+def load_clip_of_texts(which, run: Execution, texts: Sequence[str]) -> Clip:
+    """The same over texts that follow no template. Each is a source label; several may have the same tokens."""
+    row = find_clip(which.clip_model, which.pretrained, which.clip_config, which.preprocess)
+    run.identify(texts=hashlib.md5("\n".join(texts).encode()).hexdigest())
+    return build_classifier(row, run, texts)
+
+
 def build_classifier(
-    row: ClipRow, run: Execution, texts: Sequence[str], templates: Sequence[str], averaged: Sequence[str] = ()
+    row: ClipRow, run: Execution, texts: Sequence[str], templates: Sequence[str] = (), averaged: Sequence[str] = ()
 ) -> Clip:
-    """The classifier over `texts`. If `averaged` names classes, it averages the texts of each over the templates."""
+    """The classifier over `texts`. If `averaged` names classes, it averages the texts of each over the templates.
+
+    The setup names the templates that the texts were made of. Without templates it has the texts themselves.
+    """
     model, tokenize = build_clip(row)
     weights = weights_hash(model, row.mean, row.std, row.input_size)
     run.identify(weights=weights)
-    bank = encode_texts(model.to(run.device), tokens_of(texts, tokenize))
+    tokens = tokens_of(texts, tokenize) if templates else tokenize(list(texts))
+    bank = encode_texts(model.to(run.device), tokens)
     if averaged:
         bank = F.normalize(bank.view(len(templates), -1, bank.shape[1]).mean(0), dim=1)
     scale = math.exp(min(model.logit_scale.item(), _MOST))
-    setup = {"clip": row.names | {"templates": list(templates), "ensemble": bool(averaged)}, "weights": weights}
+    made_of = {"templates": list(templates), "ensemble": bool(averaged)} if templates else {"texts": list(texts)}
+    setup = {"clip": row.names | made_of, "weights": weights}
     return Clip(model.visual, row, scale * bank, averaged or texts, run, setup)
 
 

@@ -120,6 +120,8 @@ def _mapping(checkpoint: dict, setup: dict) -> Part:
 def _mapped_clip(setup: dict, mapping: Part, run: Execution) -> tuple[Network, Part]:
     """CLIP and its mapping. Where each target has one source label, only these T text prompts are encoded, in order."""
     clip, row, names = setup["clip"], clip_row(setup), setup["class_names"]
+    if "texts" in clip:
+        return build_classifier(row, run, clip["texts"]), mapping
     templates = clip.get("templates", TEMPLATES)
     texts = text_prompts(templates, names)
     averaged = names if clip.get("ensemble") else ()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from make_data import make_folders
+from make_data import make_attributes, make_folders
 from matplotlib.figure import Figure
 from PIL import Image
 from tiny import ROOT, SMALL, TINY, make_clip
@@ -113,7 +113,10 @@ def words(tiny_clip) -> Callable:
         network = () if "/clip/" in script else ("--network", "tiny")
         if "/clip/" in script or script.endswith("semantic_vp"):
             network += sum(tiny_clip.items(), ())
-        return (*network, "--dataset", "small", *FASTER.get(script.rpartition("/")[2], ()))
+        faster = FASTER.get(script.rpartition("/")[2], ())
+        if script.endswith("attr_vr"):
+            faster += ("--attributes", str(make_attributes(cfg.data_path / "attributes")))
+        return (*network, "--dataset", "small", *faster)
 
     return choose
 
@@ -125,6 +128,8 @@ FASTER = {
     "fully_vp": ("--batch-size", "8"),
     "auto_vp": ("--batch-size", "8"),
     "lor_vp": ("--seed", "7", "--batch-size", "8"),
+    "acavp": ("--batch-size", "8"),
+    "attr_vr": ("--batch-size", "8"),
 }
 
 

@@ -276,3 +276,12 @@ def make_abide(root: Path, patients: int = 30) -> dict[str, tuple[np.ndarray, in
         for number, (patient, (_, group)) in enumerate(content.items()):
             table.writerow([number + 1, 50000 + number, patient, group, 12.5])
     return content
+
+
+def make_attributes(root: Path, name: str = "small", classes: tuple[str, ...] = ("ant", "bee", "cow", "doe")) -> Path:
+    """AttrVR's two files for a data set: 25 sentences for each class in each of them, made of its name."""
+    root.mkdir(parents=True, exist_ok=True)
+    for bank in ("descriptive", "distinctive"):
+        sentences = {each: [f"Feature {i} of the {each}, {bank} enough." for i in range(25)] for each in classes}
+        (root / f"{name}_{bank}.json").write_text(json.dumps(sentences))
+    return root

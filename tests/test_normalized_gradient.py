@@ -112,3 +112,37 @@ def test_its_state_can_be_saved(parts):
     again = NormalizedGradient(prompt.program, prompt.mask, lr=5.0)
     again.load_state_dict(optimizer.state_dict())
     assert again.param_groups[0]["lr"] == 2.0
+
+
+def test_momentum_and_clip_by_hand():
+    """Two parameters, each with its own norm: gradients (3, 4) and (0, -2); momentum 0.5; the second is clipped."""
+    first, second = (torch.zeros(2, requires_grad=True) for _ in range(2))
+    optimizer = NormalizedGradient([{"params": [first]}, {"params": [second], "clip": 0.25}], lr=10.0, momentum=0.5)
+    for _ in range(2):
+        first.grad, second.grad = torch.tensor([3.0, 4.0]), torch.tensor([0.0, -2.0])
+        optimizer.step()
+    torch.testing.assert_close(first.detach(), -10 * 2.5 * torch.tensor([0.6, 0.8]))
+    torch.testing.assert_close(second.detach(), torch.tensor([0.0, 10 * 2.5 * 0.25]))
+    again = NormalizedGradient([{"params": [first]}, {"params": [second]}], lr=1.0)
+    again.load_state_dict(optimizer.state_dict())
+    torch.testing.assert_close(again.state[first]["momentum_buffer"], torch.tensor([0.9, 1.2]))
+    assert [(group["momentum"], group["clip"]) for group in again.param_groups] == [(0.5, math.inf), (0.5, 0.25)]
+
+
+def test_infinite_gradients_leave_the_momentum_as_it_was():
+    """As a gradient scaler has it: `grad_scale` divides, `found_inf` above 0 skips the step."""
+    parameter = torch.zeros(2, requires_grad=True)
+    optimizer = NormalizedGradient(parameter, lr=1.0, momentum=0.5)
+    for found, g in ((0.0, [6.0, 8.0]), (1.0, [math.inf, math.nan]), (0.0, [6.0, 8.0])):
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(2.0), torch.tensor(found)
+        parameter.grad = torch.tensor(g)
+        optimizer.step()
+    torch.testing.assert_close(parameter.detach(), -2.5 * torch.tensor([0.6, 0.8]))
+
+
+def test_the_state_of_the_version_before_can_be_loaded(parts):
+    optimizer = NormalizedGradient(parts[0].program, parts[0].mask, lr=5.0)
+    optimizer.load_state_dict({"state": {}, "param_groups": [{"lr": 2.0, "params": [0]}]})
+    parts[0].program.grad = torch.ones(3, 8, 8)
+    optimizer.step()
+    torch.testing.assert_close(parts[0].program.detach(), -2 * parts[0].mask / 192**0.5)

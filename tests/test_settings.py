@@ -102,6 +102,25 @@ SCALED = {  # 128 of 224 pixels are 37 of 64, and 0.8 times that 29
     "mask": 64**2 - 29**2,
     "learns": (("prompt.program", "prompt.scale", *LAYER),),
 }
+ACAVP = {
+    "prompt": "AffineColourVisualPrompt",
+    "learns": (PROGRAM, tuple(f"prompt.{name}" for name in ("translation", "angle", "scale", "shear", "colour"))),
+    "train": [CLIPS_OWN[0], v2.RandomHorizontalFlip(), v2.RandomCrop(32)],
+    "mask": 32**2 - 24**2,  # 31 * 0.73 = 22.6 is the last row that is not black
+    "texts": 4,
+}
+CNN_ACAVP = {
+    "train": [listed(73, shorter=True)[0], v2.RandomHorizontalFlip(), v2.RandomCrop(64)],
+    "evaluation": [listed(73, shorter=True)[0], v2.CenterCrop(64)],
+    "mask": 64**2 - 47**2,
+    "texts": 0,
+}
+ATTR_VR = {  # 192 of 224 pixels are 27 of 32
+    "each_step": True,
+    "extra": {"momentum": 0.9},
+    "train": [listed(27, shorter=True, bicubic=True)[0], v2.RandomResizedCrop(27), v2.RandomHorizontalFlip()],
+    "evaluation": listed(27, shorter=True, bicubic=True),
+}
 TABLE = {
     "experiments/cnn/rlm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/flm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
@@ -117,6 +136,10 @@ TABLE = {
     "experiments/cnn/auto_vp": (
         ("--scale", "0.8", "--trainable-scale"),
         Expected(**vars(AUTO) | SCALED),
+    ),
+    "experiments/cnn/acavp": (
+        ("--transform-lr", "0.5"),
+        Expected("SGD", 40.0, COSINE_STEP, each_step=True, extra={"momentum": 0.9}, **ACAVP | CNN_ACAVP),
     ),
     "experiments/cnn/linear_probing": (
         (),
@@ -136,6 +159,14 @@ TABLE = {
     ),
     "experiments/clip/vp": (("--warmup", "5"), Expected("SGD", 40.0, WARM, texts=4, **TP_VP)),
     "experiments/clip/evp": ((), EVP),
+    "experiments/clip/attr_vr": (
+        (),
+        Expected("SGD", 40.0, COSINE_STEP, **ATTR_VR, prompt="ExpansiveVisualPrompt", mask=32**2 - 27**2, texts=160),
+    ),
+    "experiments/clip/acavp": (
+        ("--transform-lr", "0.5"),
+        Expected("NormalizedGradient", 40.0, COSINE_STEP, each_step=True, extra={"momentum": 0.9}, **ACAVP),
+    ),
     "experiments/clip/linear_probing": ((), Expected("Adam", 0.1, STEPS)),
     "experiments/clip/full_finetune": (
         (),
@@ -215,7 +246,7 @@ def test_what_the_papers_set(script, words, monkeypatch):
             assert program.abs().max() > 2.5  # a uniform distribution of this deviation ends before
         elif script != "experiments/cnn/lor_vp":
             assert torch.all(prompt.program == 0)
-        if "--mapping-lr" in flags:
+        if flags[:1] in (("--mapping-lr",), ("--transform-lr",)):
             assert [group["initial_lr"] for group in optimizer.param_groups] == [expected.lr, 0.5]
         if hasattr(prompt, "unit"):
             assert torch.equal(prompt.unit, model.network.std)  # it lives in the normalised space
@@ -228,6 +259,9 @@ DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
     "experiments/cnn/evp": (1000, 42, 256),
     "experiments/clip/evp": (1000, 42, 256),
     "experiments/clip/vp": (1000, 7, 256),
+    "experiments/cnn/acavp": (1000, 7, 256),
+    "experiments/clip/acavp": (1000, 7, 256),
+    "experiments/clip/attr_vr": (200, 7, 64),
     "experiments/cnn/lor_vp": (20, 1234, 256),
     **{f"experiments/{name}_vp": (200, 7, 128) for name in ("cnn/fully", "clip/fully", "cnn/auto")},
 }
@@ -246,9 +280,10 @@ def test_defaults(script, words, monkeypatch):
     monkeypatch.setattr("tools.common.run.Run", Caught)
     network = words(script)[: 4 if "/clip/" in script else 2]
     with pytest.raises(Stop):
-        module.main([*network, "--dataset", "small"])
+        module.main([*network, "--dataset", "small", *(words(script)[-2:] if script.endswith("attr_vr") else ())])
     assert (found["epoch"], found["seed"], found["batch_size"]) == DEFAULTS[script]
     assert found["precision"] == "auto"
+    assert found["augment"] == ("trivial" if script.endswith("/acavp") else "none")
     if script.endswith("/vp"):
         assert (found["warmup"], found["prompt_size"], found["vp_method"]) == (1000, 30, "padding")
 

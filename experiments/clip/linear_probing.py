@@ -20,7 +20,7 @@ from models.networks import LinearHead
 from tools.common.args import clip_parser
 from tools.common.run import run_experiment
 
-parser = clip_parser(__file__, __doc__, lr=0.1)
+parser = clip_parser(__file__, __doc__, lr=0.1, augment=None)  # images are encoded once
 
 
 def train(args, run):

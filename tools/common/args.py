@@ -130,12 +130,13 @@ def experiment_parser(file: str, doc: str, *, lr: float | None, **defaults: Any)
     Args:
         file, doc: the script's `__file__` and `__doc__`.
         lr: the default learning rate; None if nothing learns.
-        defaults: `epoch`, `seed` and `batch_size`, if they differ from 200, 7 and None (the data set's own).
+        defaults: `epoch`, `seed`, `batch_size` and `augment`, if they differ from 200, 7, None (the data set's own) and
+            "none". `augment=None` has no such flag.
     """
     parser = Parser(file, doc)
     which = "a network of docs/results.md, timm:NAME, or your own: timm:NAME=FILE, local-dir:FOLDER, hf-hub:OWNER/NAME"
     parser.add_argument("--network", type=network, required=True, help=which)
-    _add_experiment_flags(parser, lr, **{"epoch": 200, "seed": 7, "batch_size": None} | defaults)
+    _add_experiment_flags(parser, lr, **_DEFAULTS | defaults)
     return parser
 
 
@@ -143,7 +144,7 @@ def clip_parser(file: str, doc: str, *, lr: float | None, **defaults: Any) -> Pa
     """`experiment_parser` for CLIP: three flags name the model. `args.network` is a short name made of them."""
     parser = Parser(file, doc)
     add_clip_flags(parser, "ViT-B-32-quickgelu", "openai")
-    _add_experiment_flags(parser, lr, **{"epoch": 200, "seed": 7, "batch_size": None} | defaults)
+    _add_experiment_flags(parser, lr, **_DEFAULTS | defaults)
     return parser
 
 
@@ -257,7 +258,12 @@ def add_scale_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trainable-scale", action="store_true", help="the scale learns with the prompt")
 
 
-def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: int, batch_size: int | None) -> None:
+_DEFAULTS: dict[str, Any] = {"epoch": 200, "seed": 7, "batch_size": None, "augment": "none"}
+
+
+def _add_experiment_flags(
+    parser: Parser, lr: float | None, epoch: int, seed: int, batch_size: int | None, augment: str | None
+) -> None:
     name = "a data set of docs/data.md, or your folder's name"
     parser.add_argument("--dataset", type=dataset_name, required=True, help=name)
     drawn = "seed of all random numbers; default %(default)s"
@@ -266,6 +272,11 @@ def _add_experiment_flags(parser: Parser, lr: float | None, epoch: int, seed: in
         parser.set_defaults(epoch=0, shots=None, train_fraction=None, val_fraction=None, val_shots=None)
     else:
         _add_training_flags(parser, lr, epoch)
+    if lr is None or augment is None:
+        parser.set_defaults(augment="none")
+    else:
+        random = "what is done to training images after the method's own transforms; default %(default)s"
+        parser.add_argument("--augment", choices=("none", "trivial"), default=augment, help=random)
     own = batch_size or "that of the original repository for the data set"
     parser.add_argument("--batch-size", type=positive_int, default=batch_size, help=f"images; default: {own}")
     plain = "no folding, no shared border, no cache of pixels, no TF32: the slow reference"

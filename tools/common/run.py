@@ -88,13 +88,14 @@ class Run:
         return {name: getattr(self.args, name) for name in names}
 
     def loading(self, default_batch_size: int) -> dict[str, Any]:
-        """The flags that say how images are loaded, as `build_loader` takes them."""
+        """The flags that say how images are loaded, as `build_data` takes them."""
         size = self.folder.receipt["batch_size"] = self.args.batch_size or default_batch_size
         if size < world_size():
             found = f"{world_size()} processes divide each batch, and each process needs an image."
             raise UserError(f"--batch-size {size} is for all processes together.", found, "Start fewer processes.")
         return {
             "batch_size": size,
+            "augment": self.args.augment,
             "part": part_of_batch(),
             "device": self.device,
             "workers": self.args.workers,
@@ -106,7 +107,7 @@ class Run:
         """(S,T): how often the prompted network predicts each source label for the images of each target.
 
         With `--mapping-source train`, from the second epoch on, these are the predictions of the last epoch of
-        training. Else they are the predictions of a pass over the `loader`.
+        training. Else they are the predictions of a pass over the `loader`, without what --augment adds to it.
 
         Args:
             top: None: the most probable source label of each image counts 1, int64; with `--mapping-counts
@@ -122,7 +123,7 @@ class Run:
         self._predictions = self._trained
         if self._predictions is None:
             counter = PredictionCounter(num_source, model.mapping.num_target, top)
-            self._predictions = count_predictions(model.source_logits, progress(loader, "mapping"), counter)
+            self._predictions = count_predictions(model.source_logits, progress(loader.unaugmented, "mapping"), counter)
         return self._predictions.counts if top is None else self._predictions.masses
 
     def remapping(self, model, loader) -> Callable[[int], None]:
