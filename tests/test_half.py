@@ -84,6 +84,7 @@ def test_what_is_stored(run, frozen, stored):
     assert network.body.conv1.weight.dtype == network.body.conv2.bias.dtype == stored
     assert network.body.fc.weight.dtype == network.mean.dtype == network.std.dtype == torch.float32
     assert isinstance(network.body.fc, Float32Linear) == (frozen and "precision" in run)
+    assert isinstance(network.body.bn1, nn.Identity) == (frozen and "plain" not in run)  # folded in every precision
 
 
 @pytest.mark.parametrize("plain", [True, False])
