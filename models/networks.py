@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from errors import UserError
+from models.fast_gradients import use_fast_gradients
 from models.fold import fold_batch_norm
 from models.half import halve_weights, keep_logits_in_float32
 from models.network_row import NetworkRow
@@ -84,6 +85,8 @@ class Network(nn.Module):
         if not run.plain:
             if self.frozen and self.precision != torch.float32:
                 halve_weights(self.body, self.precision)
+            if self.frozen and run.device.type == "cpu":
+                use_fast_gradients(self.body, self.precision)
             for weight in self.parameters():
                 if weight.ndim == 4:  # Module.to() would also try convolutions over three axes, and fail
                     weight.data = weight.data.contiguous(memory_format=torch.channels_last)
