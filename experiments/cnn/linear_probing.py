@@ -20,7 +20,7 @@ from models.networks import LinearHead, load_network
 from tools.common.args import experiment_parser
 from tools.common.run import run_experiment
 
-parser = experiment_parser(__file__, __doc__, lr=0.1)
+parser = experiment_parser(__file__, __doc__, lr=0.1, auto_bfloat16=False)
 
 
 def train(args, run):
