@@ -74,10 +74,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     """--device, --precision, --workers, --gpu-cache-fraction; cfg.py has their defaults."""
     which = "auto, cpu, cuda, cuda:1, mps; default %(default)s"
     parser.add_argument("--device", type=device, default=cfg.device, help=which)
-    types = (
-        "float32, bfloat16, float16, or auto: float16 on CUDA, for most prompts bfloat16 on a CPU with matrix units"
-        " for it, else float32; default %(default)s"
-    )
+    types = "float32, bfloat16, float16, or auto: float16 on CUDA, else float32; default %(default)s"
     parser.add_argument("--precision", type=precision, default=cfg.precision, help=types)
     workers = "processes that decode images where there is no cache, or auto; default %(default)s"
     parser.add_argument("--workers", type=auto_or_whole_number, default=cfg.workers, help=workers)
