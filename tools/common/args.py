@@ -32,8 +32,8 @@ from tools.common.flag_types import (
 from tools.common.machine import multiplies_bfloat16
 from tools.common.shell import from_here
 
-# Whether `--precision auto` is bfloat16 on a CPU with matrix units for it, in the methods that say nothing else. It is
-# not: docs/speed.md has the measurement.
+# Whether `--precision auto` is bfloat16 on a CPU with matrix units for it. False: the gradient of efficientnet_lite0
+# differs too much from that of float32 (docs/speed.md). A method's script may say False for itself.
 AUTO_BFLOAT16 = False
 
 
