@@ -14,7 +14,7 @@ results_path = Path(os.environ.get("VP_RESULTS_PATH") or _checkout / "results").
 # auto (CUDA where there is one, else the CPU), cpu, cuda, cuda:1, mps. The flag --device overrides it.
 device = os.environ.get("VP_DEVICE") or "auto"
 
-# auto (float16 on CUDA, float32 elsewhere), float32, bfloat16, float16. The flag --precision overrides it.
+# auto (float16 on CUDA, else float32: docs/speed.md), float32, bfloat16, float16. The flag --precision overrides it.
 precision = os.environ.get("VP_PRECISION") or "auto"
 
 # A split's decoded images are kept on the GPU if they take at most this fraction of its free memory, in [0,1]. The flag

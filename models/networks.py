@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from errors import UserError
+from models.fast_gradients import use_fast_gradients
 from models.fold import fold_batch_norm
 from models.half import halve_weights, keep_logits_in_float32
 from models.network_row import NetworkRow
@@ -75,18 +76,20 @@ class Network(nn.Module):
         self._one_size = 0 if run.compile and frozen else None
         if frozen:
             self.requires_grad_(False).eval()
+            if not run.plain:
+                fold_batch_norm(body)
             if self.precision != torch.float32:
-                keep_logits_in_float32(body, len(row.class_names))
+                keep_logits_in_float32(body, len(row.class_names))  # torch.fx, which folds, cannot trace such a layer
         self._accelerate(run)
         self.to(run.device)
 
     def _accelerate(self, run: Execution) -> None:
         """The same function, faster."""
         if not run.plain:
-            if self.frozen:
-                fold_batch_norm(self.body)
-                if self.precision != torch.float32:
-                    halve_weights(self.body, self.precision)
+            if self.frozen and self.precision != torch.float32:
+                halve_weights(self.body, self.precision)
+            if self.frozen and run.device.type == "cpu":
+                use_fast_gradients(self.body, self.precision)
             for weight in self.parameters():
                 if weight.ndim == 4:  # Module.to() would also try convolutions over three axes, and fail
                     weight.data = weight.data.contiguous(memory_format=torch.channels_last)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from errors import UserError
+from models.fast_gradients import depthwise_conv2d
 
 # If a border and B windows have more than this fraction of the pixels of B maps, sharing costs more than it saves.
 _WORTH_SHARING = 0.8
@@ -209,8 +210,8 @@ def _pays(size: Sequence[int], batch: int, bounds: _Bounds) -> bool:
     return fraction > 0 and 1 + batch * fraction <= _WORTH_SHARING * batch
 
 
-def _conv2d(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    layer = partial(F.conv2d, weight=weight, bias=bias, stride=stride, dilation=dilation, groups=groups)
+def _conv2d(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1, function=F.conv2d):
+    layer = partial(function, weight=weight, bias=bias, stride=stride, dilation=dilation, groups=groups)
     return _slide(input, layer, weight.shape[2:], stride, padding, dilation)
 
 
@@ -265,6 +266,7 @@ def _fits(tensor: Tensor, shared: SharedBorder) -> bool:
 
 _RULES = {
     F.conv2d: _conv2d,
+    depthwise_conv2d: partial(_conv2d, function=depthwise_conv2d),
     F.max_pool2d: _max_pool2d,
     F.pad: _pad,
     F.batch_norm: _batch_norm,

@@ -9,7 +9,7 @@ from timm.layers import Conv2dSame
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from models.half import Float32Linear, halve_weights
+from models.half import Float32Linear, halve_weights, round_keeping_sums
 from models.networks import Execution, load_network
 
 pytestmark = pytest.mark.numeric
@@ -20,7 +20,7 @@ def convolutional() -> nn.Module:
         nn.Conv2d(3, 8, 3, padding=1),
         nn.BatchNorm2d(8),
         nn.ReLU(),
-        Conv2dSame(8, 8, 3, 2, groups=8, bias=False),
+        Conv2dSame(8, 8, 3, 2, groups=4, bias=False),
         nn.GroupNorm(2, 8),
         nn.Flatten(),
         nn.Linear(8 * 8 * 8, 7),
@@ -56,6 +56,31 @@ def test_the_bits_are_autocasts(make, gradient):
     assert all(weight.dtype == torch.float32 for weight in halved.parameters() if id(weight) in others) and others
 
 
+def test_rounding_keeps_the_sums_of_kernels():
+    """1 + 2^-8 and 1 - 2^-9 lie half way between numbers of bfloat16; so the next weight has to take the error over."""
+    kernel = torch.tensor([0.25, 1 + 2**-8, 0.0, 0.5]).view(1, 1, 2, 2)
+    assert round_keeping_sums(kernel).flatten().tolist() == [0.25, 1.0, 0.0, 0.50390625]
+    weight = torch.randn(64, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    found = round_keeping_sums(weight)
+    assert found.dtype == torch.bfloat16 and found.shape == weight.shape
+    exact = weight.double().sum((2, 3))
+    error, usual = ((each.double().sum((2, 3)) - exact).abs() for each in (found, weight.bfloat16()))
+    assert error.max() < 2**-9 and error.mean() < usual.mean() / 20
+    assert (found.float() - weight).abs().max() < 2 * (weight.bfloat16().float() - weight).abs().max()
+
+
+def test_only_depthwise_kernels_in_bfloat16_keep_their_sums():
+    for groups, dtype in ((1, torch.bfloat16), (2, torch.bfloat16), (4, torch.float16)):
+        layer = nn.Conv2d(4, 4, 3, groups=groups)
+        expected = layer.weight.detach().to(dtype)
+        halve_weights(layer, dtype)
+        assert torch.equal(layer.weight, expected)
+    layer = nn.Conv2d(4, 4, 3, groups=4)
+    expected = round_keeping_sums(layer.weight.detach())
+    halve_weights(layer, torch.bfloat16)
+    assert torch.equal(layer.weight, expected)
+
+
 class Normed(nn.Linear):
     """A layer that uses its weight in a function of its own."""
 
@@ -84,6 +109,7 @@ def test_what_is_stored(run, frozen, stored):
     assert network.body.conv1.weight.dtype == network.body.conv2.bias.dtype == stored
     assert network.body.fc.weight.dtype == network.mean.dtype == network.std.dtype == torch.float32
     assert isinstance(network.body.fc, Float32Linear) == (frozen and "precision" in run)
+    assert isinstance(network.body.bn1, nn.Identity) == (frozen and "plain" not in run)  # folded in every precision
 
 
 @pytest.mark.parametrize("plain", [True, False])

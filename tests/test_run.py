@@ -22,6 +22,7 @@ import tools.common.run
 from algorithms import training
 from errors import RunError, UserError
 from tools.common import plots, run_folder
+from tools.common.args import experiment_parser
 from tools.common.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -325,6 +326,23 @@ def test_a_run_does_not_change_its_precision_half_way(run_script):
     (run / "args.json").write_text(json.dumps(arguments | {"precision": "float16"}))
     with pytest.raises(UserError, match="has precision float16, not float32"):
         run_script(SCRIPT, *SMALL, "--epoch", 2)
+
+
+@pytest.mark.parametrize("begun", ["float32", "bfloat16"])
+def test_under_auto_a_run_goes_on_in_the_precision_it_began_in(begun, run_script, capsys, monkeypatch):
+    """On another machine, or after an update, `auto` may mean another precision."""
+    monkeypatch.setitem(experiment_parser.__kwdefaults__, "auto_bfloat16", True)
+    units = begun == "bfloat16"
+    monkeypatch.setattr("tools.common.args.multiplies_bfloat16", lambda: units)
+    assert run_script(SCRIPT, *SMALL, "--epoch", 2)["precision"] == begun
+    path = folder(SCRIPT, "tiny_small_seed7_epoch2")
+    whole = (path / "log.jsonl").read_text()
+    assert capsys.readouterr().out.count("s  bfloat16") == 2 * units
+    (path / "result.json").unlink()
+    units = not units
+    assert run_script(SCRIPT, *SMALL, "--epoch", 2)["precision"] == begun
+    assert (path / "log.jsonl").read_text() == whole
+    assert run_script(SCRIPT, *SMALL, "--epoch", 2, "--fresh")["precision"] != begun
 
 
 def test_interrupted_while_the_first_checkpoint_is_written(run_script, monkeypatch):

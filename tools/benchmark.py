@@ -30,7 +30,7 @@ from errors import unknown_name
 from models.visual_prompt import ExpansiveVisualPrompt
 from tools.benchmarking.measure import by_turns, host_seconds, image_flops, kernels, multiplication_peak, peak_memory
 from tools.benchmarking.sides import ARCHITECTURES, CLASSES, PATHS, Side, default_path, random_body, write_photographs
-from tools.common.args import Parser, add_machine_flags, resolve_precision
+from tools.common.args import AUTO_BFLOAT16, Parser, add_machine_flags, resolve_precision
 from tools.common.command import run_command
 from tools.common.files import write_json
 from tools.common.flag_types import positive_int
@@ -102,7 +102,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.network and args.network not in ARCHITECTURES:
         raise unknown_name("--network", args.network, ARCHITECTURES)
-    args.precision = resolve_precision(args.precision, args.device)
+    args.precision = resolve_precision(args.precision, args.device, AUTO_BFLOAT16)
     for name, value in SETTINGS[args.quick, on_gpu(args.device)].items():
         setattr(args, name, getattr(args, name) or value)
     return args

@@ -35,7 +35,7 @@ from errors import UserError
 from models.networks import Execution
 from models.restore import default_transforms, restore, weights_of
 from tools.common.accuracy import class_table, per_class
-from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
+from tools.common.args import Parser, add_checkpoint_flags, checkpoint_precision
 from tools.common.checkpoint import open_checkpoint
 from tools.common.command import run_command
 from tools.common.files import read_json, write_json
@@ -50,8 +50,8 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--batch-size", type=positive_int, default=128, help="images")
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON; if it has this result, it is only printed")
     args = parser.parse_args(argv)
-    precision = resolve_precision(args.precision, args.device)
     checkpoint, setup = open_checkpoint(args)
+    precision = checkpoint_precision(args, setup)
     kept = read_json(args.output) if args.output else {}
     if kept and not {"md5", "dataset"} <= kept.keys():
         raise UserError(f"--output {args.output}: an evaluation's file.", "It holds something else.", "Name another.")

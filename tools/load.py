@@ -23,7 +23,7 @@ from data.transforms import decode, restore_transforms
 from errors import UserError
 from models.networks import Execution
 from models.restore import default_transforms, restore
-from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
+from tools.common.args import Parser, add_checkpoint_flags, checkpoint_precision
 from tools.common.checkpoint import open_checkpoint
 
 
@@ -86,5 +86,5 @@ def load(args: argparse.Namespace, **execution: object) -> Loaded:
         dataset = find_dataset(setup["dataset"]).read()
         setup |= {"class_names": dataset.class_names, "image_size": dataset.image_size}
     transform = ImageTransform(restore_transforms(setup, default_transforms))
-    run = Execution(args.device, resolve_precision(args.precision, args.device), **execution)
+    run = Execution(args.device, checkpoint_precision(args, setup), **execution)
     return Loaded(restore(checkpoint, setup, run), transform, tuple(setup["class_names"]))

@@ -21,7 +21,7 @@ from errors import UserError
 from models.networks import Execution
 from models.prompted import Prompted
 from models.restore import default_transforms, restore
-from tools.common.args import Parser, add_checkpoint_flags, resolve_precision
+from tools.common.args import Parser, add_checkpoint_flags, checkpoint_precision
 from tools.common.checkpoint import open_checkpoint
 from tools.common.command import run_command
 from tools.common.files import write_whole
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> Path:
     dataset = find_dataset(setup["dataset"]).read()
     setup = {"image_size": dataset.image_size, "class_names": dataset.class_names, **setup}
     transforms = restore_transforms(setup, default_transforms)
-    model = restore(checkpoint, setup, Execution(args.device, resolve_precision(args.precision, args.device)))
+    model = restore(checkpoint, setup, Execution(args.device, checkpoint_precision(args, setup)))
     if not isinstance(model, Prompted):
         raise UserError(f"{args.checkpoint}: a prompt is needed.", "This method learns none.", "Give another file.")
     positions = torch.linspace(0, len(dataset.test) - 1, args.images).long().numpy()

@@ -25,7 +25,7 @@ from models.visual_prompt import PaddedVisualPrompt, evp_sizes, frame
 from tools.common.args import add_evp_flags, experiment_parser
 from tools.common.run import run_experiment
 
-parser = experiment_parser(__file__, __doc__, lr=70.0, epoch=1000, seed=42, batch_size=256)
+parser = experiment_parser(__file__, __doc__, lr=70.0, auto_bfloat16=False, epoch=1000, seed=42, batch_size=256)
 add_evp_flags(parser)
 
 

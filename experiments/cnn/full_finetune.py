@@ -22,7 +22,7 @@ from models.networks import load_network
 from tools.common.args import experiment_parser
 from tools.common.run import run_experiment
 
-parser = experiment_parser(__file__, __doc__, lr=1e-4)
+parser = experiment_parser(__file__, __doc__, lr=1e-4, auto_bfloat16=False)
 
 
 def train(args, run):

@@ -20,7 +20,7 @@ from models.networks import LinearHead, load_network
 from tools.common.args import experiment_parser
 from tools.common.run import run_experiment
 
-parser = experiment_parser(__file__, __doc__, lr=0.1, augment=None)  # images are encoded once
+parser = experiment_parser(__file__, __doc__, lr=0.1, auto_bfloat16=False, augment=None)  # images are encoded once
 
 
 def train(args, run):

@@ -31,7 +31,12 @@ from tools.common.flag_types import (
     whole_number_in,
     zero_or_fraction,
 )
+from tools.common.machine import multiplies_bfloat16
 from tools.common.shell import from_here
+
+# Whether `--precision auto` is bfloat16 on a CPU with matrix units for it. False: the gradient of efficientnet_lite0
+# differs too much from that of float32 (docs/speed.md). A method's script may say False for itself.
+AUTO_BFLOAT16 = False
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,13 +45,14 @@ class Parser(argparse.ArgumentParser):
     Args:
         file: the script's `__file__`.
         doc: the script's docstring, shown by --help.
+        auto_bfloat16: whether `--precision auto` is bfloat16 on a CPU that has matrix units for it.
 
     Attributes:
         checks: functions that get the flags when all of them are known. They may raise UserErrors.
     """
 
-    def __init__(self, file: str, doc: str):
-        self.file = Path(file).resolve()
+    def __init__(self, file: str, doc: str, auto_bfloat16: bool = False):
+        self.file, self.auto_bfloat16 = Path(file).resolve(), auto_bfloat16
         self.checks: list[Callable[[argparse.Namespace], None]] = []
         super().__init__(
             prog=f"python {from_here(self.file)}",
@@ -76,7 +82,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     """--device, --precision, --workers, --gpu-cache-fraction; cfg.py has their defaults."""
     which = "auto, cpu, cuda, cuda:1, mps; default %(default)s"
     parser.add_argument("--device", type=device, default=cfg.device, help=which)
-    types = "float32, bfloat16, float16, or auto: float16 on CUDA, float32 elsewhere; default %(default)s"
+    types = "float32, bfloat16, float16, or auto: float16 on CUDA, else float32; default %(default)s"
     parser.add_argument("--precision", type=precision, default=cfg.precision, help=types)
     workers = "processes that decode images where there is no cache, or auto; default %(default)s"
     parser.add_argument("--workers", type=auto_or_whole_number, default=cfg.workers, help=workers)
@@ -95,14 +101,19 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser, machine: bool = True) 
         add_machine_flags(parser)
 
 
-def resolve_precision(precision: str, device) -> str:
-    """The precision for a torch.device, with `auto` replaced: float16 on CUDA, float32 elsewhere.
+def resolve_precision(precision: str, device, auto_bfloat16: bool = False) -> str:
+    """The precision for a torch.device. `auto` is float16 on CUDA, and float32 elsewhere.
+
+    Args:
+        auto_bfloat16: whether `auto` is bfloat16 on a CPU that multiplies in it: the method, or the checkpoint's run,
+            computes well in it.
 
     Raises:
         UserError: float16 on a device where its gradients cannot be scaled.
     """
     if precision == "auto":
-        return "float16" if device.type == "cuda" else "float32"
+        on_cpu = "bfloat16" if auto_bfloat16 and device.type == "cpu" and multiplies_bfloat16() else "float32"
+        return "float16" if device.type == "cuda" else on_cpu
     if precision == "float16" and device.type != "cuda":
         raise UserError(
             "--precision float16: its gradients are scaled on CUDA only.",
@@ -110,6 +121,11 @@ def resolve_precision(precision: str, device) -> str:
             "Type --precision bfloat16 or --precision float32.",
         )
     return precision
+
+
+def checkpoint_precision(args: argparse.Namespace, setup: dict[str, Any]) -> str:
+    """`resolve_precision` for a checkpoint's setup: on a CPU `auto` is bfloat16 if its run computed in it."""
+    return resolve_precision(args.precision, args.device, setup.get("precision") == "bfloat16")
 
 
 def check_cuda_graph(args: argparse.Namespace) -> None:
@@ -124,16 +140,19 @@ def check_cuda_graph(args: argparse.Namespace) -> None:
         raise UserError(asked, found, "Type one of them: --no-cuda-graph leaves the graphs out.")
 
 
-def experiment_parser(file: str, doc: str, *, lr: float | None, **defaults: Any) -> Parser:
+def experiment_parser(
+    file: str, doc: str, *, lr: float | None, auto_bfloat16: bool = AUTO_BFLOAT16, **defaults: Any
+) -> Parser:
     """The flags of every experiment on ImageNet networks. A script adds its own.
 
     Args:
         file, doc: the script's `__file__` and `__doc__`.
         lr: the default learning rate; None if nothing learns.
+        auto_bfloat16: see `Parser`; docs/speed.md has the reasons of the methods for which it is False.
         defaults: `epoch`, `seed`, `batch_size` and `augment`, if they differ from 200, 7, None (the data set's own) and
             "none". `augment=None` has no such flag.
     """
-    parser = Parser(file, doc)
+    parser = Parser(file, doc, auto_bfloat16)
     which = "a network of docs/results.md, timm:NAME, or your own: timm:NAME=FILE, local-dir:FOLDER, hf-hub:OWNER/NAME"
     parser.add_argument("--network", type=network, required=True, help=which)
     _add_experiment_flags(parser, lr, **_DEFAULTS | defaults)

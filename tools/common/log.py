@@ -56,8 +56,8 @@ class Log:
         self.records.append(record)
 
     @staticmethod
-    def line(record: dict, epochs: int) -> str:
-        """An epoch's line for the terminal."""
+    def line(record: dict, epochs: int, precision: str = "float32") -> str:
+        """An epoch's line for the terminal. It names a precision that is not float32."""
         parts = [f"epoch {record['epoch']:>3}/{epochs}" if epochs else "no training"]
         for split in ("train", "val", "test"):
             if f"{split}_acc" in record:
@@ -67,4 +67,5 @@ class Log:
         if record.get("targets_without_predictions"):
             parts.append(f"targets without predictions {record['targets_without_predictions']}")
         parts.append(f"{record['seconds']:.1f} s")
+        parts += [precision] if precision != "float32" else []
         return "  ".join(parts)

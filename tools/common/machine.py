@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def prepare_device(device, plain: bool = False) -> None:
@@ -39,6 +40,29 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU has matrix units for bfloat16 that torch can use: AMX, or on Arm bf16 with i8mm or SVE."""
+    import torch  # late: commands that compute nothing use this file, too
+
+    if not torch.backends.mkldnn.is_available():  # only oneDNN uses them
+        return False
+    found = _cpu_features(torch)
+    if {"amx_bf16", "amx_tile"} <= found:
+        return getattr(torch.cpu, "_init_amx", lambda: True)()  # the kernel has to permit it
+    return "bf16" in found and bool(found & {"i8mm", "sve"})
+
+
+def _cpu_features(torch) -> set[str]:
+    """What the CPU can do, by torch's names, which are the kernel's; older torch versions do not know it all."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return {name for name, value in torch.cpu.get_capabilities().items() if value is True}
+    with suppress(OSError):
+        lines = CPU_INFO.read_text().splitlines()
+        return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    return set()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import hashlib
 import re
 from typing import Any
 
-from tools.common.args import network_name, resolve_precision
+from tools.common.args import Parser, network_name, resolve_precision
 
 _LONGEST = 240  # characters that file systems allow, with room for more
 _CLEAN = re.compile(r"[^\w.+=-]+")
@@ -46,10 +46,10 @@ def own_flags(args: argparse.Namespace, parser: argparse.ArgumentParser) -> dict
     return {name: v for name, v in vars(args).items() if name not in named and v != parser.get_default(name)}
 
 
-def setting(args: argparse.Namespace, parser: argparse.ArgumentParser, precision: str) -> list[str]:
+def setting(args: argparse.Namespace, parser: Parser, precision: str) -> list[str]:
     """`own_flags` in words, sorted. The precision is named only if it is not what `auto` gives on the device."""
     flags = own_flags(args, parser) | {"precision": precision}
-    if precision == resolve_precision("auto", args.device):
+    if precision == resolve_precision("auto", args.device, parser.auto_bfloat16):
         del flags["precision"]
     return sorted(name.replace("_", "-") + f" {value}" * (value is not True) for name, value in flags.items())
 

@@ -52,7 +52,8 @@ class Run:
 
     def __init__(self, args: argparse.Namespace, parser: Parser):
         self.args = args
-        self.device, self.precision = args.device, resolve_precision(args.precision, args.device)
+        self.device = args.device
+        self.precision = resolve_precision(args.precision, args.device, parser.auto_bfloat16)
         check_cuda_graph(args)
         self.plain, self.compile, self.share_border = args.plain, args.compile, args.share_border
         self.cuda_graph = args.cuda_graph
@@ -64,6 +65,7 @@ class Run:
     def __enter__(self) -> "Run":
         join(self.device)
         self.folder.open()
+        self.precision = self.folder.precision
         torch.manual_seed(self.args.seed)
         prepare_device(self.device, self.plain)
         return self

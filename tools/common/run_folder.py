@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,16 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+        precision: "float32", "bfloat16" or "float16". Once the folder is open, it is that of the run's first start.
         log: the epochs.
         receipt: entries that result.json gets besides the numbers.
         result: the receipt of the finished run; None before.
     """
 
     def __init__(self, args: argparse.Namespace, parser: Parser, precision: str):
-        self.args, self._defaults, self._precision = args, parser.get_default, precision
+        self.args, self._defaults, self.precision = args, parser.get_default, precision
         self.path = cfg.results_path / args.method / run_name(args, parser)
-        self._setting = setting(args, parser, precision)
+        self._setting = partial(setting, args, parser)
         self.log = Log(self.path / "log.jsonl")
         self.receipt: dict[str, Any] = {}
         self.result: dict | None = None
@@ -76,7 +78,7 @@ class RunFolder:
     def _arguments(self) -> dict[str, Any]:
         """The settings of the run. `auto` is replaced in the precision, so that no run changes it half way."""
         own = {name: value for name, value in vars(self.args).items() if name not in MACHINE}
-        return own | {"precision": self._precision, "network": self._named["network"]}
+        return own | {"precision": self.precision, "network": self._named["network"]}
 
     def _find_earlier_start(self) -> None:
         """Reads the files of an earlier start and changes none. With --fresh it reads none; `track` clears the folder.
@@ -88,7 +90,10 @@ class RunFolder:
             return
         result = read_json(self.path / "result.json")
         self.result = result if result.get("status") == "finished" else None
-        self._earlier, own = read_json(self.path / "args.json"), self._arguments()
+        self._earlier = read_json(self.path / "args.json")
+        if self.args.precision == "auto" and self._earlier.get("precision") in ("float32", "bfloat16"):
+            self.precision = self._earlier["precision"]  # every device has these; `auto` differs between machines
+        own = self._arguments()
         if self.result:
             del own["precision"]  # a finished run is reported on any machine
         if self._earlier:
@@ -138,13 +143,13 @@ class RunFolder:
             AlreadyFinished: there is nothing left to do.
         """
         self.identify(weights=setup.get("weights"))
-        self._setup, self._parts = self._named | setup, parts
+        self._setup, self._parts = self._named | {"precision": self.precision} | setup, parts
         self._sizes = {f"{split}_size": size for split, size in sizes.items()}
         if self.args.fresh:
             empty_folder(self.path)
         where = {"working_directory": str(Path.cwd()), "data_path": str(cfg.data_path), "device": str(self.args.device)}
         where |= {"network_source": self.args.network} if self.args.network != self._named["network"] else {}
-        where |= {"setting": self._setting, "command": self.args.command}
+        where |= {"setting": self._setting(self.precision), "command": self.args.command}
         write_json(self.path / "args.json", self._arguments() | where | self._identity)
         self._agree(0)  # the first process has written
         self._resume()
@@ -192,7 +197,7 @@ class RunFolder:
         save_checkpoint(self._checkpoint, content, keep_previous=True)
         self._saved_epochs = epoch + 1
         self._write_result("running")
-        print(self.log.line(record, self.args.epoch), flush=True)
+        print(self.log.line(record, self.args.epoch, self.precision), flush=True)
         if self._collapse() and not self._collapse(epoch):
             print(self._collapse(), flush=True)
         if pictures:
@@ -242,7 +247,7 @@ class RunFolder:
             "collapse": self._collapse(),
             **self._sizes,
             **self._identity,
-            "precision": self._precision,
+            "precision": self.precision,
             "processes": world_size(),
             **environment(self.args.device),
             "command": self.args.command,
