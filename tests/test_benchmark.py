@@ -157,7 +157,7 @@ def test_what_it_prints_of_a_gpu(monkeypatch, tmp_path, capsys):
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, lambda _, answer=answer: answer)
     compile = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compile(self, backend="eager"))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compile(self, backend="eager", **how))
     rows = benchmark.main([*FEW, "--device", "cpu", "--compile", "--json", str(file)])
     written = json.loads(file.read_text())
     assert written["rows"] == rows and written["device"] == "a GPU"
