@@ -105,6 +105,12 @@ def resolve_precision(precision: str, device) -> str:
     return precision
 
 
+def selection(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that choose training and validation images, as `Dataset.read` takes them."""
+    names = ("shots", "train_fraction", "val_fraction", "val_shots", "seed")
+    return {name: getattr(args, name) for name in names}
+
+
 def experiment_parser(file: str, doc: str, *, lr: float | None, **defaults: Any) -> Parser:
     """The flags of every experiment on ImageNet networks. A script adds its own.
 
