@@ -34,10 +34,14 @@ TABLES = {  # script -> how many commands
     "data_scales": 12 * 4 * 3,
     "corruptions": 4 + 4,
     "offline": 5 * 3,
+    "methods": (len(list((ROOT / "experiments" / "cnn").glob("*.py"))) - 1) * 3,  # without semantic_vp
+    "blm_cnn": 12 * 2 * 5 * 3,
+    "blm_clip": 12 * 3 * 3,
+    "smm": 12 * 3 * (2 + 3) * 3,
+    "lor_vp": 2 * 3 * (1 + 2) * 3,
+    "auto_vp": 13 * 2 * (1 + 4) * 3,
 }
-SETTINGS = (
-    "DATASETS NETWORKS METHODS SEEDS EPOCH FLAGS JOBS DRY_RUN PYTHON CLIP FRACTIONS ABLATIONS CUDA_VISIBLE_DEVICES"
-)
+SETTINGS = "DATASETS NETWORKS METHODS SEEDS EPOCH FLAGS JOBS DRY_RUN PYTHON CLIP FRACTIONS ABLATIONS WIDTHS OUTPUTS CHOICES CUDA_VISIBLE_DEVICES"
 SMALL = {"DATASETS": "dtd", "NETWORKS": "resnet18", "METHODS": "rlm_vp flm_vp", "SEEDS": "1 2 3"}  # 6 runs
 
 _bash = shutil.which("bash")
@@ -158,6 +162,12 @@ def test_the_environment_narrows_a_table(shell):
     ]
     assert len(shell.dry("evp_ablations", ABLATIONS=",--no-diversity", SEEDS="1 2")) == 4
     assert len(shell.dry("data_scales", DATASETS="svhn dtd", FRACTIONS="0.5", METHODS="evp")) == 2
+    one = {"DATASETS": "dtd", "NETWORKS": "resnet18", "SEEDS": "7"}
+    assert [line.split()[-3] for line in shell.dry("smm", WIDTHS="1 2", METHODS="smm", **one)] == ["dtd", "1", "2"]
+    assert [line.split()[-3] for line in shell.dry("lor_vp", OUTPUTS="ilm", **one)] == ["dtd", "ilm"]
+    assert len(shell.dry("auto_vp", CHOICES="", **one)) == 1
+    assert len(shell.dry("auto_vp", CHOICES="--scale 1.0", **one)) == 2
+    assert len(shell.dry("methods", METHODS="smm", SEEDS="7")) == 1
 
 
 def test_zero_shot_is_given_no_epochs(shell):
@@ -338,7 +348,7 @@ def test_ctrl_c_stops_every_run_and_says_how_to_go_on(shell, number, stubborn, i
 
 def test_mistakes_are_refused_before_anything_starts(shell):
     for settings, found in (
-        ({"METHODS": "ilm"}, "There is no experiments/cnn/ilm.py. METHODS are names of its folder: evp.py"),
+        ({"METHODS": "ilm"}, "There is no experiments/cnn/ilm.py. METHODS are names of its folder: "),
         ({"SEED": "7"}, "SEED is set. The setting is called SEEDS."),
     ):
         done = shell.run("ilm_vp_cnn", DRY_RUN="1", **settings)
