@@ -128,6 +128,7 @@ FASTER = {
     "vp": ("--batch-size", "8", "--warmup", "2"),
     "fully_vp": ("--batch-size", "8"),
     "auto_vp": ("--batch-size", "8"),
+    **dict.fromkeys(("blm_vp", "blmp_vp", "smm", "watermark_vp"), ("--batch-size", "8")),
     "lor_vp": ("--seed", "7", "--batch-size", "8"),
     "acavp": ("--batch-size", "8"),
     "attr_vr": ("--batch-size", "8"),

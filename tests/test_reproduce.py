@@ -34,9 +34,16 @@ TABLES = {  # script -> how many commands
     "data_scales": 12 * 4 * 3 * 3,
     "corruptions": (4 + 4) * 3,
     "offline": 5 * 3,
+    "methods": (len(list((ROOT / "experiments" / "cnn").glob("*.py"))) - 1) * 3,  # without semantic_vp
+    "blm_cnn": 12 * 2 * 5 * 3,
+    "blm_clip": 12 * 3 * 3,
+    "smm": 12 * 3 * (2 + 3) * 3,
+    "lor_vp": 2 * 3 * (1 + 2) * 3,
+    "auto_vp": 13 * 2 * (1 + 4) * 3,
 }
 SETTINGS = (
-    "DATASETS NETWORKS METHODS SEEDS EPOCH FLAGS JOBS DRY_RUN PYTHON CLIP FRACTIONS ABLATIONS CUDA_VISIBLE_DEVICES"
+    "DATASETS NETWORKS METHODS SEEDS EPOCH FLAGS JOBS DRY_RUN PYTHON CLIP FRACTIONS ABLATIONS WIDTHS OUTPUTS CHOICES"
+    " CUDA_VISIBLE_DEVICES"
 )
 SMALL = {"DATASETS": "dtd", "NETWORKS": "resnet18", "METHODS": "rlm_vp flm_vp", "SEEDS": "1 2 3"}  # 6 runs
 
@@ -165,6 +172,12 @@ def test_the_environment_narrows_a_table(shell):
     ]
     assert len(shell.dry("evp_ablations", ABLATIONS=",--no-diversity", SEEDS="1 2")) == 4
     assert len(shell.dry("data_scales", DATASETS="svhn dtd", FRACTIONS="0.5", METHODS="evp", SEEDS="1")) == 2
+    one = {"DATASETS": "dtd", "NETWORKS": "resnet18", "SEEDS": "7"}
+    assert [line.split()[-3] for line in shell.dry("smm", WIDTHS="1 2", METHODS="smm", **one)] == ["dtd", "1", "2"]
+    assert [line.split()[-3] for line in shell.dry("lor_vp", OUTPUTS="ilm", **one)] == ["dtd", "ilm"]
+    assert len(shell.dry("auto_vp", CHOICES="", **one)) == 1
+    assert len(shell.dry("auto_vp", CHOICES="--scale 1.0", **one)) == 2
+    assert len(shell.dry("methods", METHODS="smm", SEEDS="7")) == 1
 
 
 def test_zero_shot_is_given_no_epochs(shell):

@@ -7,13 +7,16 @@ import pytest
 import torch
 from conftest import load_script
 from test_experiments import METHODS
+from tiny import ROOT
 from torchvision.transforms import v2
 
 from data import catalog
 from data.loaders import Loader
 from data.transforms import describe_transforms
 from models.clip import TEMPLATES
+from tools.common.naming import own_flags, run_name
 from tools.common.run import Run
+from tools.common.settings import OURS, SETTINGS, origins
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small")]
 
@@ -263,6 +266,10 @@ DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
     "experiments/clip/acavp": (1000, 7, 256),
     "experiments/clip/attr_vr": (200, 7, 64),
     "experiments/cnn/lor_vp": (20, 1234, 256),
+    **{
+        f"experiments/{name}": (200, 7, 256)
+        for name in ("cnn/blm_vp", "cnn/blmp_vp", "clip/blm_vp", "clip/blmp_vp", "cnn/smm", "cnn/watermark_vp")
+    },
     **{f"experiments/{name}_vp": (200, 7, 128) for name in ("cnn/fully", "clip/fully", "cnn/auto")},
 }
 
@@ -354,3 +361,155 @@ def test_ilm_tp_vps_source_labels_are_template_major(words, monkeypatch):
     names = arguments_of_fit("experiments/clip/ilm_tp_vp", (), words, monkeypatch)["model"].network.class_names
     assert names[:4] == tuple(f"This is a photo of a {name}." for name in ("ant", "bee", "cow", "doe"))
     assert names[4] == TEMPLATES[1].replace("{}", "ant")
+
+
+# The table of settings ----------------------------------------------------------------------------------------------
+
+STATED = [  # method, network, data set, flag, value
+    ("cnn/blm_vp", "resnet18", "cifar10", "batch_size", 256),
+    ("cnn/blm_vp", "resnet18", "dtd", "batch_size", 64),
+    ("cnn/blmp_vp", "resnet18", "oxfordpets", "batch_size", 64),
+    ("clip/blm_vp", None, "dtd", "batch_size", 64),
+    ("clip/blmp_vp", None, "sun397", "batch_size", 256),
+    ("cnn/smm", "resnet50", "oxfordpets", "batch_size", 64),
+    ("cnn/smm", "resnet50", "svhn", "mask_layers", 5),
+    ("cnn/smm", "resnet50", "svhn", "mask_lr", None),
+    ("cnn/smm", "timm:vit_base_patch32_384", "svhn", "mask_layers", 6),
+    ("cnn/smm", "timm:vit_base_patch32_384", "dtd", "mask_lr", 0.001),
+    ("cnn/smm", "timm:vit_base_patch32_384", "dtd", "mask_schedule", "constant"),
+    ("cnn/smm", "timm:vit_base_patch32_384", "dtd", "batch_size", 64),
+    ("cnn/watermark_vp", "resnet18", "dtd", "batch_size", 64),
+    ("cnn/auto_vp", "resnet18", "cifar100", "batch_size", 128),
+    ("cnn/auto_vp", "resnet18", "flowers102", "batch_size", 64),
+    ("cnn/auto_vp", "resnet18", "dtd", "batch_size", 32),
+    ("cnn/auto_vp", "resnet18", "sun397", "batch_size", 256),
+    ("cnn/auto_vp", "resnet18", "abide", "batch_size", 64),
+    ("cnn/auto_vp", "resnet18", "abide", "image_size", 200),
+    ("cnn/auto_vp", "resnet18", "dtd", "image_size", 128),
+    ("cnn/fully_vp", "resnet18", "dtd", "batch_size", 32),
+    ("clip/fully_vp", None, "sun397", "batch_size", 256),
+    ("cnn/evp", "resnet50_v1", "dtd", "batch_size", 256),
+    ("cnn/lor_vp", "resnet18", "cifar10", "batch_size", 256),
+    ("cnn/ilm_vp", "resnet18", "dtd", "batch_size", None),  # data/catalog.py has ILM-VP's
+    ("cnn/smm", "efficientnet_lite0", "pictures", "batch_size", 16),
+    ("cnn/evp", "efficientnet_lite0", "digits_inverted", "batch_size", 64),
+]
+
+
+def parsed(method, network, dataset, *words):
+    """The flags as the script's parser takes them, and the parser."""
+    parser = load_script(f"experiments/{method}").parser
+    return parser.parse_args([*(("--network", network) if network else ()), "--dataset", dataset, *words]), parser
+
+
+@pytest.mark.parametrize(("method", "network", "dataset", "flag", "value"), STATED)
+def test_stated_values_are_the_defaults(method, network, dataset, flag, value):
+    args, parser = parsed(method, network, dataset)
+    assert getattr(args, flag) == value
+    assert not own_flags(args, parser)  # so neither the folder's name nor the tables name it
+
+
+def test_a_typed_flag_comes_before_the_table():
+    args, parser = parsed("cnn/smm", "timm:vit_base_patch32_384", "dtd", "--batch-size", "256", "--mask-layers=5")
+    assert (args.batch_size, args.mask_layers, args.mask_lr) == (256, 5, 0.001)
+    assert own_flags(args, parser) == {"batch_size": 256, "mask_layers": 5}
+    assert run_name(args, parser).endswith("_batch-size256_mask-layers5")
+    assert parser.typed == {"network", "dataset", "batch_size", "mask_layers"}
+
+
+def test_a_parser_forgets_the_values_of_an_earlier_call():
+    parser = load_script("experiments/cnn/smm").parser
+    for _ in range(2):
+        vit = parser.parse_args(["--network", "timm:vit_base_patch32_384", "--dataset", "dtd"])
+        other = parser.parse_args(["--network", "resnet18", "--dataset", "svhn", "--batch-size", "8"])
+        assert (vit.batch_size, vit.mask_layers, vit.mask_lr) == (64, 6, 0.001)
+        assert (other.batch_size, other.mask_layers, other.mask_lr, other.mask_schedule) == (8, 5, None, "step")
+        assert "batch_size" in parser.typed
+    assert parser.parse_args(["--network", "resnet18", "--dataset", "svhn"]).batch_size == 256
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "words", "expected"),
+    [
+        ("cnn/blm_vp", "dtd", (), {"lr": "paper", "batch_size": "paper", "smoothing": "paper"}),
+        ("cnn/blm_vp", "pictures", (), {"lr": "paper", "batch_size": "own"}),
+        ("cnn/blm_vp", "dtd", ("--lr", "0.01"), {"lr": "flag", "epoch": "paper"}),
+        ("cnn/ilm_vp", "dtd", (), {"lr": "paper", "batch_size": "paper"}),
+        ("cnn/ilm_vp", "mine", (), {"lr": "paper", "batch_size": "own"}),
+        ("cnn/ilm_vp", "mine", ("--shots", "4"), {"shots": "flag"}),
+        ("cnn/lor_vp", "cifar10", (), {"lr": "own", "epoch": "own", "batch_size": "own", "rank": "paper"}),
+        ("cnn/semantic_vp", "dtd", (), {"lr": "own", "epoch": "own"}),
+        ("clip/linear_probing", "dtd", (), {"lr": "own"}),
+        ("clip/fully_vp", "dtd", (), {"lr": "paper", "batch_size": "paper"}),
+        ("clip/fully_vp", "dtd", ("--mapping-lr", "1"), {"mapping_lr": "flag"}),
+    ],
+)
+def test_where_a_value_comes_from(method, dataset, words, expected):
+    args, parser = parsed(method, "resnet18" if method.startswith("cnn") else None, dataset, *words)
+    found = origins(args.method, vars(args), parser.typed)
+    assert expected.items() <= found.items()
+    assert found.keys() <= vars(args).keys()
+
+
+def test_the_receipt_says_where_values_come_from(run_script, words):
+    script = "experiments/cnn/blm_vp"
+    result = run_script(script, *words(script), "--epoch", "1", "--device", "cpu")
+    assert result["settings_from"] == {
+        "lr": "paper",
+        "epoch": "flag",
+        "batch_size": "flag",
+        "smoothing": "paper",
+        "mapping_interval": "paper",
+    }
+
+
+def test_the_table_names_scripts_and_flags_that_there_are():
+    for row in SETTINGS:
+        parsers = {method: load_script(f"experiments/{method}").parser for method in row.methods.split()}
+        assert row.states or row.values
+        for name in (*row.states.split(), *row.values, *row.when):
+            flag = "--" + name.replace("_", "-")
+            assert any(name in {action.dest for action in parser._actions} for parser in parsers.values()), (
+                f"{row.methods}: no script has {flag}"
+            )
+        for name, value in row.values.items():
+            words = ["--" + name.replace("_", "-"), str(value)]
+            for parser in parsers.values():
+                network = [] if "clip" in parser.get_default("method") else ["--network", "resnet18"]
+                network += ["--method", "ar"] if parser.get_default("method") == "clip/attr_vr" else []  # needs no files
+                assert getattr(parser.parse_args([*network, "--dataset", "dtd", *words]), name) == value
+        for dataset in row.when.get("dataset", "").split():
+            assert any(entry.name.startswith(dataset.rstrip("*")) for entry in catalog.DATASETS)
+
+
+def documented() -> list[str]:
+    """The rows of the table in docs/methods.md: the scripts' defaults, then where the table of settings has others."""
+    lines = []
+    for script in METHODS:
+        method = script.removeprefix("experiments/")
+        parser = load_script(script).parser
+        default = parser.get_default
+        exceptions = [
+            ", ".join(f"{name.replace('_', '-')} {value}" for name, value in row.values.items())
+            + " on "
+            + " ".join(f"`{pattern}`" for pattern in " ".join(row.when.values()).split())
+            for row in SETTINGS
+            if method in row.methods.split() and row.values and row.source != OURS
+        ]
+        stated = {name for row in SETTINGS if method in row.methods.split() for name in row.states.split()}
+        ours = [name.replace("_", " ") for name in ("lr", "epoch", "batch_size") if name not in stated]
+        cells = (
+            f"`{method}.py`",
+            f"{default('lr'):g}",
+            str(default("epoch")),
+            str(default("batch_size") or "the data set's"),
+            "; ".join(exceptions),
+            ", ".join(ours),
+        )
+        lines.append(" ".join(f"| {cell}".rstrip() for cell in cells) + " |")
+    return lines
+
+
+def test_the_documents_table_of_settings_is_the_programs():
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert "\n".join(documented()) in text

@@ -23,7 +23,7 @@ from models.visual_prompt import AdditiveVisualPrompt, frame, scaled
 from tools.common.args import add_bayesian_flags, add_iteration_flags, clip_parser
 from tools.common.run import run_experiment
 
-parser = clip_parser(__file__, __doc__, lr=40.0)
+parser = clip_parser(__file__, __doc__, lr=40.0, batch_size=256)
 add_bayesian_flags(parser, plus=True)
 add_iteration_flags(parser)
 

@@ -25,7 +25,7 @@ from models.visual_prompt import ExpansiveVisualPrompt
 from tools.common.args import add_bayesian_flags, add_iteration_flags, experiment_parser
 from tools.common.run import run_experiment
 
-parser = experiment_parser(__file__, __doc__, lr=0.01)
+parser = experiment_parser(__file__, __doc__, lr=0.01, batch_size=256)
 add_bayesian_flags(parser)
 add_iteration_flags(parser)
 

@@ -1,8 +1,8 @@
 """SMM: a visual prompt over the whole image, times a mask that a small network makes of each image.
 
 Cai et al., "Sample-specific Masks for Visual Reprogramming-based Prompting", ICML 2024. Shared pixels and the mask
-network learn together. Any label mapping can follow; the paper's is iterative. For ViTs the paper has a mask network of
-six layers, whose learning rate of 0.001 stays: --mask-layers 6 --mask-lr 0.001 --mask-schedule constant.
+network learn together. Any label mapping can follow; the paper's is iterative. For ViTs (timm:vit_...) the defaults are
+the paper's other ones: a mask network of six layers, whose learning rate of 0.001 stays.
 
     python experiments/cnn/smm.py --network resnet18 --dataset flowers102
 """
@@ -27,7 +27,7 @@ from tools.common.args import add_mask_flags, experiment_parser
 from tools.common.mapping_flags import add_mapping_flags
 from tools.common.run import run_experiment
 
-parser = experiment_parser(__file__, __doc__, lr=0.01)
+parser = experiment_parser(__file__, __doc__, lr=0.01, batch_size=256)
 add_mask_flags(parser)
 add_mapping_flags(parser, "ilm")
 

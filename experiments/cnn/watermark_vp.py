@@ -27,7 +27,7 @@ from tools.common.flag_types import whole_number_in
 from tools.common.mapping_flags import add_mapping_flags
 from tools.common.run import run_experiment
 
-parser = experiment_parser(__file__, __doc__, lr=0.01)
+parser = experiment_parser(__file__, __doc__, lr=0.01, batch_size=256)
 width = "width of the frame, in pixels of an input of 224; 112 is the whole image; default 112"
 parser.add_argument("--width", type=whole_number_in(1, 112), default=112, help=width)
 add_mapping_flags(parser, "ilm")

@@ -32,6 +32,7 @@ from tools.common.flag_types import (
     zero_or_fraction,
 )
 from tools.common.machine import multiplies_bfloat16
+from tools.common.settings import stated_values
 from tools.common.shell import from_here
 
 # Whether `--precision auto` is bfloat16 on a CPU with matrix units for it. False: the gradient of efficientnet_lite0
@@ -49,11 +50,14 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         checks: functions that get the flags when all of them are known. They may raise UserErrors.
+        typed: the flags that were typed, of an experiment.
     """
 
     def __init__(self, file: str, doc: str, auto_bfloat16: bool = False):
         self.file, self.auto_bfloat16 = Path(file).resolve(), auto_bfloat16
         self.checks: list[Callable[[argparse.Namespace], None]] = []
+        self.typed: frozenset[str] = frozenset()
+        self._replaced: dict[str, Any] = {}  # the script's own defaults, where the table of settings has others
         super().__init__(
             prog=f"python {from_here(self.file)}",
             description=doc,
@@ -63,13 +67,26 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, argv: list[str] | None = None) -> argparse.Namespace:
         argv = sys.argv[1:] if argv is None else list(argv)
+        self.set_defaults(**self._replaced)
         args = super().parse_args(argv)
+        if hasattr(args, "method"):
+            self.typed = self._typed(argv)
+            values = stated_values(args.method, vars(args))
+            self._replaced = {name: self.get_default(name) for name in values}
+            self.set_defaults(**values)
+            args = super().parse_args(argv)
         args.command = shlex.join(["python", from_here(self.file), *(a for a in argv if a != "--fresh")])
         if hasattr(args, "clip_model") and not hasattr(args, "network"):
             args.network = clip_name(args.clip_model, args.pretrained, args.clip_config)
         for check in self.checks:
             check(args)
         return args
+
+    def _typed(self, argv: list[str]) -> frozenset[str]:
+        untyped = object()  # argparse sets no default where there is a value
+        flags = [action.dest for action in self._actions]
+        found = super().parse_args(argv, argparse.Namespace(**dict.fromkeys(flags, untyped)))
+        return frozenset(flag for flag in flags if getattr(found, flag) is not untyped)
 
     def error(self, message: str):
         misspelt = re.search(r"unrecognized arguments: (--[\w-]+)", message)
@@ -121,6 +138,12 @@ def resolve_precision(precision: str, device, auto_bfloat16: bool = False) -> st
             "Type --precision bfloat16 or --precision float32.",
         )
     return precision
+
+
+def selection(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that choose training and validation images, as `Dataset.read` takes them."""
+    names = ("shots", "train_fraction", "val_fraction", "val_shots", "seed")
+    return {name: getattr(args, name) for name in names}
 
 
 def checkpoint_precision(args: argparse.Namespace, setup: dict[str, Any]) -> str:
@@ -261,10 +284,11 @@ def add_mask_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch-size", type=int, choices=(1, 2, 4, 8, 16, 32), default=8, help=patch)
     channels = "a mask for each colour channel, or one for all; default 3"
     parser.add_argument("--mask-channels", type=int, choices=(3, 1), default=3, help=channels)
-    layers = "layers of the mask network; default 5, the paper has 6 for ViTs"
+    layers = "layers of the mask network; default 5, for timm:vit_... 6"
     parser.add_argument("--mask-layers", type=int, choices=(5, 6), default=5, help=layers)
-    parser.add_argument("--mask-lr", type=positive_float, help="learning rate of the mask network; default: --lr")
-    schedule = "whether the mask network's learning rate falls as --lr does; default step"
+    rate = "learning rate of the mask network; default: --lr, for timm:vit_... 0.001"
+    parser.add_argument("--mask-lr", type=positive_float, help=rate)
+    schedule = "whether the mask network's learning rate falls as --lr does; default step, for timm:vit_... constant"
     parser.add_argument("--mask-schedule", choices=("step", "constant"), default="step", help=schedule)
 
 
@@ -297,7 +321,8 @@ def _add_experiment_flags(
         random = "what is done to training images after the method's own transforms; default %(default)s"
         parser.add_argument("--augment", choices=("none", "trivial"), default=augment, help=random)
     own = batch_size or "that of the original repository for the data set"
-    parser.add_argument("--batch-size", type=positive_int, default=batch_size, help=f"images; default: {own}")
+    batch = f"images; default: {own}; docs/methods.md"
+    parser.add_argument("--batch-size", type=positive_int, default=batch_size, help=batch)
     plain = "no folding, no shared border, no cache of pixels, no TF32: the slow reference"
     parser.add_argument("--plain", action="store_true", help=plain)
     compiled = "torch.compile for the network; no border is shared then"

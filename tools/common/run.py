@@ -15,7 +15,7 @@ from algorithms.mapping_rules import ALL_MAPPINGS
 from algorithms.predictions import PredictionCounter, Predictions, count_predictions
 from algorithms.training import NonFiniteLoss, evaluate, fit, progress
 from errors import Interrupted, RunError, UserError
-from tools.common.args import Parser, check_cuda_graph, resolve_precision
+from tools.common.args import Parser, check_cuda_graph, resolve_precision, selection
 from tools.common.command import run_command
 from tools.common.machine import prepare_device
 from tools.common.processes import join, launched, part_of_batch
@@ -86,8 +86,7 @@ class Run:
     @property
     def selection(self) -> dict[str, Any]:
         """The flags that choose training images, as `Dataset.read` takes them."""
-        names = ("shots", "train_fraction", "val_fraction", "val_shots", "seed")
-        return {name: getattr(self.args, name) for name in names}
+        return selection(self.args)
 
     def loading(self, default_batch_size: int) -> dict[str, Any]:
         """The flags that say how images are loaded, as `build_data` takes them."""

@@ -21,9 +21,10 @@ from tools.common.checkpoint import load_latest, restore, save_checkpoint, state
 from tools.common.files import empty_folder, forget, own_folder, read_json, write_json
 from tools.common.log import Log
 from tools.common.machine import environment, without_old_objects
-from tools.common.naming import MACHINE, PLACE, differences, run_name, setting
+from tools.common.naming import CLIP, MACHINE, PLACE, differences, run_name, setting
 from tools.common.processes import is_first, launched
 from tools.common.receipt import collapse, describe, summarise
+from tools.common.settings import origins
 from tools.common.shell import as_typed
 
 _SECONDS_BETWEEN_FIGURES = 30  # drawing one may take longer than an epoch
@@ -59,6 +60,8 @@ class RunFolder:
         self._identity: dict[str, Any] = {}  # what `identify` was told
         self._board: Board | None = None
         self._checkpoint = self.path / "ckpt.pth"
+        kept = [name for name in parser.typed if name not in (*MACHINE, *CLIP, *PLACE)]
+        self._settings_from = origins(args.method, vars(args), kept)
         self._named = {name: getattr(args, name) for name in ("method", *PLACE)}
         self._named["network"] = network_name(args.network)
 
@@ -251,6 +254,7 @@ class RunFolder:
             "processes": world_size(),
             **environment(self.args.device),
             "command": self.args.command,
+            "settings_from": self._settings_from,
             **self.receipt,
         }
         write_json(self.path / "result.json", result)

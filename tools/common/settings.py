@@ -1,0 +1,106 @@
+"""The table of settings: what papers and their released codes state for a method, by network and data set.
+
+A script's own defaults (`experiment_parser(..., lr=0.01)`) are its method's usual settings. A row here says which of
+them a source states, or sets other values on some networks and data sets. A flag that is typed comes before both. A
+later row comes before an earlier one. The batch size of a method that has none of its own is that of data/catalog.py.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from typing import Any
+
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one source states.
+
+    Args:
+        methods: scripts below experiments/, separated by spaces.
+        source: the paper; or OURS, for values that no paper states.
+        states: flags, separated by spaces. The source states the script's own default.
+        values: flags that the source sets otherwise than the script's default.
+        when: flag -> its values for which the row holds, separated by spaces; `*` stands for any characters.
+    """
+
+    methods: str
+    source: str
+    states: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    when: Mapping[str, str] = field(default_factory=dict)
+
+    def holds(self, method: str, flags: Mapping[str, Any]) -> bool:
+        return method in self.methods.split() and all(
+            any(fnmatch(str(flags.get(name)), pattern) for pattern in patterns.split())
+            for name, patterns in self.when.items()
+        )
+
+
+_ILM, _EVP, _VP = "Chen et al., CVPR 2023", "Wu et al., TMLR 2024", "Bahng et al., 2022"
+_BLM, _SMM, _AUTO = "Cai et al., NeurIPS 2024", "Cai et al., ICML 2024", "Tsao et al., ICLR 2024"
+_ACAVP, _ATTR = "ACAVP, NeurIPS 2025", "Cai et al., ICLR 2025"
+_LORVP = "Jin et al., ICLR 2025"
+_ILM_METHODS = "cnn/rlm_vp cnn/flm_vp cnn/ilm_vp cnn/linear_probing cnn/full_finetune clip/single_tp_vp clip/ilm_tp_vp"
+_ILM_DATA = "flowers102 dtd ucf101 food101 gtsrb eurosat oxfordpets stanfordcars sun397 svhn cifar10 cifar100 abide"
+_BLM_METHODS = "cnn/blm_vp cnn/blmp_vp clip/blm_vp clip/blmp_vp"
+_SMM_METHODS = "cnn/smm cnn/watermark_vp"
+_AUTO_METHODS = "cnn/auto_vp cnn/fully_vp clip/fully_vp"
+_WITH_A_BATCH_SIZE = f"{_BLM_METHODS} {_SMM_METHODS} {_AUTO_METHODS} cnn/lor_vp cnn/evp clip/evp clip/vp"
+_WITH_A_BATCH_SIZE += " cnn/acavp clip/acavp clip/attr_vr"
+
+SETTINGS = (
+    Setting(_ILM_METHODS, _ILM, states="lr epoch mapping_interval"),
+    Setting(_ILM_METHODS, _ILM, states="batch_size", when={"dataset": _ILM_DATA}),
+    Setting("cnn/evp clip/evp", _EVP, states="lr epoch batch_size prompt_size placement gradient_norm"),
+    Setting("clip/vp", _VP, states="lr epoch batch_size prompt_size warmup vp_method"),
+    Setting(_BLM_METHODS, _BLM, states="lr epoch batch_size smoothing top_fraction mapping_interval"),
+    Setting(_BLM_METHODS, _BLM, values={"batch_size": 64}, when={"dataset": "dtd oxfordpets"}),
+    Setting(
+        _SMM_METHODS,
+        _SMM,
+        states="lr epoch batch_size mapping patch_size mask_channels mask_layers mask_schedule width",
+    ),
+    Setting(_SMM_METHODS, _SMM, values={"batch_size": 64}, when={"dataset": "dtd oxfordpets"}),
+    Setting(
+        "cnn/smm",
+        _SMM,
+        values={"mask_layers": 6, "mask_lr": 0.001, "mask_schedule": "constant"},
+        when={"network": "timm:vit_*"},
+    ),
+    # its learning rate, epochs and batch size are stated for a ViT-B/16 of ImageNet-21k on Tiny-ImageNet alone
+    Setting("cnn/lor_vp", _LORVP, states="rank mapping"),
+    Setting(_AUTO_METHODS, _AUTO, states="lr epoch batch_size image_size scale mapping"),
+    Setting(_AUTO_METHODS, _AUTO, values={"batch_size": 64}, when={"dataset": "flowers102 abide"}),
+    Setting(_AUTO_METHODS, _AUTO, values={"batch_size": 32}, when={"dataset": "dtd"}),
+    Setting(_AUTO_METHODS, _AUTO, values={"batch_size": 256}, when={"dataset": "sun397"}),
+    Setting("cnn/auto_vp", _AUTO, values={"image_size": 200}, when={"dataset": "abide"}),
+    Setting("cnn/acavp clip/acavp", _ACAVP, states="lr epoch batch_size augment"),
+    Setting("clip/attr_vr", _ATTR, states="lr epoch batch_size attr_method descriptions nearest alpha"),
+    # two steps an epoch would be too few
+    Setting(_WITH_A_BATCH_SIZE, OURS, values={"batch_size": 16}, when={"dataset": "pictures"}),
+    Setting(_WITH_A_BATCH_SIZE, OURS, values={"batch_size": 64}, when={"dataset": "digits*"}),
+)
+
+
+def stated_values(method: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that the table sets in place of the script's own, for these flags."""
+    return {name: value for row in _rows(method, flags) for name, value in row.values.items()}
+
+
+def origins(method: str, flags: Mapping[str, Any], typed: Collection[str]) -> dict[str, str]:
+    """Where the value of each setting comes from: `flag` if it was typed, else `paper` or `own`.
+
+    Args:
+        typed: the flags that were typed. Those that the table does not know are named, too.
+    """
+    found = dict.fromkeys(("lr", "epoch", "batch_size"), "own")
+    for row in _rows(method, flags):
+        found |= dict.fromkeys((*row.states.split(), *row.values), "own" if row.source == OURS else "paper")
+    found |= dict.fromkeys(typed, "flag")
+    return {name: origin for name, origin in found.items() if name in flags}
+
+
+def _rows(method: str, flags: Mapping[str, Any]) -> Iterator[Setting]:
+    return (row for row in SETTINGS if row.holds(method, flags))
