@@ -200,7 +200,7 @@ def test_accuracy_by_class_by_hand():
     ]
     lines = class_table(classes).splitlines()
     assert [line.split() for line in lines[2:4]] == ["0.5000 1 of 2 bee".split(), "0.7500 3 of 4 ant".split()]
-    assert lines[4] == "No image of 1 classes: cow"
+    assert lines[4] == "Classes without an image: cow"
 
 
 def test_a_sheet_has_a_picture_and_a_caption_for_each():
@@ -208,6 +208,7 @@ def test_a_sheet_has_a_picture_and_a_caption_for_each():
     axes = sheet_figure(pictures, ["$a", "b", "c"], columns=2).axes
     assert [each.get_xlabel() for each in axes] == ["$a", "b", "c", ""]
     assert [len(each.images) for each in axes] == [1, 1, 1, 0]
+    assert len(sheet_figure(pictures, "abc", columns=6).axes) == 3, "a few pictures are not followed by empty columns"
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("p.txt", "ends with .csv is needed"), ("none/p.csv", "no folder .*none")])
