@@ -229,6 +229,8 @@ def looks_empty(pixels: np.ndarray) -> bool:
 def reason_of(error: Exception) -> str:
     """Why an image cannot be read, in one line."""
     if isinstance(error, FileNotFoundError):
+        if error.filename and os.path.islink(error.filename):
+            return f"it is a link to {os.readlink(error.filename)}, which is not there"
         return "there is no such file"
     return (str(error) or type(error).__name__).splitlines()[0][:300]
 

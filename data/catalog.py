@@ -205,7 +205,7 @@ DATASETS: tuple[Dataset, ...] = (
         _archive("stanford_cars", file="cars_test.tgz"),
         num_classes=196,
         counts=(6509, 1635, 8041),
-        by_hand="Its authors' server has the images no more. Put any copy of cars_train.tgz and cars_test.tgz into"
+        by_hand="Its authors' server no longer has the images. Put any copy of cars_train.tgz and cars_test.tgz into"
         " {data_path}/stanford_cars/, or unpack Kaggle's stanford-cars-dataset there. It has the images in"
         " cars_train/cars_train/ and cars_test/cars_test/.",
     ),
@@ -216,7 +216,7 @@ DATASETS: tuple[Dataset, ...] = (
         _archive("sun397", file="SUN397.tar.gz"),  # vision.princeton.edu/projects/2010/SUN answers 404
         num_classes=397,
         counts=(15880, 3970, 19850),
-        by_hand="Its authors' server has the images no more. Put any copy of SUN397.tar.gz (39 GB) into"
+        by_hand="Its authors' server no longer has the images. Put any copy of SUN397.tar.gz (39 GB) into"
         " {data_path}/sun397/, or unpack there a copy with a folder for each class. The folders' names do not matter,"
         " the images' do (sun_ and 16 letters).",
     ),

@@ -1,43 +1,64 @@
 """What is allowed in a data set, but seldom meant: one line for each kind."""
 
-import os
-from itertools import combinations
+import hashlib
+from collections import Counter
+from itertools import chain, combinations
+from pathlib import Path
 
 import numpy as np
 
 from data.splits import PARTS, ImageFiles, Split, Splits
 from errors import in_short, printable
 
-Identity = tuple[int, int] | str
+Identity = tuple  # equal for files of equal content
 
 
 def tell_doubts(splits: Splits) -> None:
     """Prints a line if an image file is in two splits, has two labels, or a class has no test image."""
     parts = {part: split for part in PARTS if (split := getattr(splits, part)) is not None}
-    identities = {part: identify(split) for part, split in parts.items()}
+    identities = identify(parts)
     doubts = [_in_both(parts, identities, *pair) for pair in combinations(parts, 2)]
     doubts += [_two_labels(parts, identities, splits.class_names), _untested(splits)]
     for doubt in filter(None, doubts):
         print(printable(f"{splits.name}: {doubt}"), flush=True)
 
 
-def identify(split: Split) -> list[Identity]:
-    """What tells an image file from others, whatever links lead to it: device and inode, or a missing file's path.
+def identify(parts: dict[str, Split]) -> dict[str, list[Identity]]:
+    """By part, what tells each image file from others, whatever its copies and links are called: its content.
 
-    Empty if the images are not files of their own.
+    Of a file that is missing it is the path. A part has none if its images are no files of their own.
     """
+    files = {part: _files(split) for part, split in parts.items()}
+    sampled = {part: [_sampled(file, *known) for file, known in rows] for part, rows in files.items()}
+    count = Counter(chain.from_iterable(sampled.values()))
+    return {
+        part: [
+            sample if count[sample] == 1 else (*sample, _checksum(file))
+            for sample, (file, _) in zip(sampled[part], files[part], strict=True)
+        ]
+        for part in parts
+    }
+
+
+def _files(split: Split) -> list[tuple[Path, tuple]]:
+    """Each image's file, and what the data set's fingerprint has of it."""
     if not isinstance(split.source, ImageFiles):
         return []
-    root, paths = os.fspath(split.source.root), split.source.paths
-    return [_identity(os.path.join(root, paths[index])) for index in split.indices.tolist()]
+    indices = split.indices.tolist()
+    files = [split.source.root / split.source.paths[index] for index in indices]
+    return list(zip(files, split.source.identities(indices), strict=True))
 
 
-def _identity(path: str) -> Identity:
+def _sampled(file: Path, _name: str, size: int | None, checksum: int = 0) -> Identity:
+    return (str(file),) if size is None else (size, checksum)
+
+
+def _checksum(file: Path) -> str | None:
+    """Of the whole file, not of the samples that large files have in a fingerprint."""
     try:
-        status = os.stat(path)
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     except (OSError, ValueError):  # ValueError: no path can look like this
-        return path
-    return (status.st_dev, status.st_ino)
+        return None
 
 
 def _in_both(parts: dict[str, Split], identities: dict[str, list[Identity]], first: str, second: str) -> str | None:

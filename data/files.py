@@ -69,7 +69,8 @@ class PassedOver:
             self.counts[(ending or "without ending") + where] += 1
 
     def leftover(self, path: str) -> None:
-        self._leftover = self._leftover or os.path.basename(path)
+        """A path of which `leads_to_leftover` is true."""
+        self._leftover = self._leftover or next(filter(is_leftover, PurePath(path).parts))
         self.counts["leftover"] += 1
 
     def tell(self) -> None:
@@ -81,7 +82,8 @@ class PassedOver:
         if len(words) > 10:
             words = [*words[:10], f"files with {len(words) - 10} other endings"]
         if leftovers := self.counts["leftover"]:
-            words.append(f"{leftovers} leftovers of other programs, such as {self._leftover}")
+            kind = "leftover" if leftovers == 1 else "leftovers"
+            words.append(f"{leftovers} {kind} of other programs, such as {self._leftover}")
         formats = sorted({FOREIGN_FORMATS[ending] for ending in self.counts.keys() & FOREIGN_FORMATS.keys()})
         advice = f" {' and '.join(formats)} cannot be read: convert these images to PNG or JPEG." if formats else ""
         print(printable(f"{self.where}: passed over {', '.join(words)}.{advice}"), flush=True)

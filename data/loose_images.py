@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.dataset import refined
 from data.files import ENDINGS, PassedOver, images_below
-from errors import UserError, printable
+from errors import UserError, in_short, printable
 
 NO_LABEL = -1
 
@@ -53,11 +53,11 @@ def read_labels(where: str, found: dict[Path, Path], class_names: Sequence[str])
         lacks = "No folder above an image has a class's name" if by_folder else "It names none of these images"
         raise UserError(
             f"--labels {where}: the images' classes are needed.",
-            f"{lacks}. The first image is {missing[0]}. The classes are {_some(class_names)}.",
+            f"{lacks}. The first image is {missing[0]}. The classes are {in_short(class_names, 10)}.",
             "Type --labels folders, or --labels FILE with the columns path and class, or leave out --labels.",
         )
     if missing:
-        some = printable(_some(map(str, missing), 3))
+        some = printable(in_short([str(file) for file in missing], 3))
         print(f"{len(missing)} of {len(labels)} images have no label and do not count: {some}")
     return labels
 
@@ -87,21 +87,16 @@ def labels_by_file(table: Path, found: Iterable[Path], class_names: Sequence[str
         label = known.get(refined(class_name))
         if label is None:
             asked = f"--labels {table}: the classes are those of the checkpoint."
-            found_there = f"Row {line} has '{class_name}'; the checkpoint has {_some(class_names)}."
+            found_there = f"Row {line} has '{class_name}'; the checkpoint has {in_short(class_names, 10)}."
             raise UserError(asked, found_there, "Correct the row.")
         if labels.setdefault(file, label) != label:
             asked = f"--labels {table}: every image has one class."
             raise UserError(asked, f"Row {line} gives {path} a second one.", "Remove one of the two rows.")
     files = [os.path.abspath(file) for file in found]
     if others := labels.keys() - set(files):
-        some = printable(_some(sorted(others), 3))
+        some = printable(in_short(sorted(others), 3))
         print(f"{len(others)} of {len(labels)} images of {table} are not among the predicted ones: {some}")
     return [labels.get(file, NO_LABEL) for file in files]
-
-
-def _some(names: Iterable[str], most: int = 10) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _labels(class_names: Sequence[str]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data.coop import read_split_file
-from data.files import leads_to_leftover
+from data.files import files_below, leads_to_leftover
 from data.folder import find_classes, find_split_file, read_classes
 from data.splits import Splits
 from errors import UserError, prepare_command
@@ -58,8 +58,8 @@ def has_classes(root: Path) -> bool:
 
 def _only_root(home: Path, name: str) -> Path | None:
     """The folder below `home` that holds class folders, or None. Raises UserError if there are several."""
-    images = [image for image in home.rglob("*.jpg") if not leads_to_leftover(str(image.relative_to(home)))]
-    roots = sorted({image.parent.parent for image in images})
+    files = files_below(home) if home.is_dir() else ()
+    roots = sorted({home.joinpath(*folders[:-1]) for *folders, name in files if folders and name.endswith(".jpg")})
     if len(roots) > 1:
         raise UserError(
             f"--dataset {name}: the 45 class folders are expected in one folder below {home}.",

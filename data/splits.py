@@ -58,6 +58,7 @@ class ImageFiles:
 
     def __init__(self, root: Path, paths: Sequence[str]):
         self.root, self.paths = root, list(paths)
+        self._known: dict[int, tuple] = {}
 
     def open(self, index: int) -> Image.Image:
         return open_rgb(self.root / self.paths[index])
@@ -75,8 +76,10 @@ class ImageFiles:
         return (str(path), status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
 
     def identities(self, indices: Sequence[int]) -> list[tuple]:
+        new = [index for index in indices if index not in self._known]
         with ThreadPoolExecutor(16) as pool:  # a file server answers many questions at a time
-            return list(pool.map(self._identity, indices))
+            self._known |= zip(new, pool.map(self._identity, new), strict=True)
+        return [self._known[index] for index in indices]
 
     def _identity(self, index: int) -> tuple:
         path = self.paths[index]

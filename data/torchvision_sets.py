@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.files import PassedOver, folders_in, images_below
+from data.files import PassedOver, folders_in, images_below, leads_to_leftover
 from data.splits import ImageArrays, ImageFiles, Split, Splits, is_below, whole
 from errors import UserError, prepare_command
 
@@ -64,9 +64,10 @@ class Torchvision:
 
 
 def _folders_below(home: Path) -> Iterator[Path]:
-    """The folders in a folder, and those in them."""
+    """The folders in a folder, and those in them, without those of an archive that is being unpacked."""
     for pattern in ("*", "*/*"):
-        yield from sorted(path for path in home.glob(pattern) if path.is_dir())
+        found = sorted(path for path in home.glob(pattern) if path.is_dir())
+        yield from (path for path in found if not leads_to_leftover(str(path.relative_to(home))))
 
 
 def read_cifar(name: str) -> Callable[[Path, bool], tuple[Sequence[str], Split]]:

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torchvision.datasets.utils import calculate_md5
 from torchvision.transforms import v2
 
-from errors import UserError, unknown_name
+from errors import UserError, in_short, unknown_name
 from models.clip_preprocess import preprocessing_of, spelled
 from models.network_row import checkpoint_folder
-from models.weights_file import why_unreadable
+from models.weights_file import read_state, state_differences, why_unreadable
 
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # OpenAI's weights are TorchScript archives. The URLs at which OpenAI publishes them contain their SHA-256.
@@ -190,7 +190,7 @@ def build_clip(row: ClipRow) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
     except Exception as error:  # a foreign or damaged file raises nearly anything
         raise UserError(
             f"{file}: weights for {row.model} are needed.",
-            f"They cannot be read: {why_unreadable(error)}",
+            f"They cannot be read: {_why_not(row.model, file, error)}",
             "Give another --pretrained, or the --clip-model (or --clip-config) of this file.",
         ) from None
     try:
@@ -203,6 +203,15 @@ def build_clip(row: ClipRow) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
             "Type: pip install transformers sentencepiece (and try again with a network connection).",
         ) from None
     return model.eval(), tokenize
+
+
+def _why_not(model: str, file: Path, error: Exception) -> str:
+    """Why weights cannot be loaded. Of another architecture's, open_clip's own reason may be anything."""
+    with suppress(Exception):
+        body = open_clip.create_model(model, load_weights=False)
+        if differing := state_differences(body, read_state(file)):
+            return f"they are of another architecture ({in_short(differing, 3)})."
+    return why_unreadable(error)
 
 
 def _openai_state(file: Path) -> dict[str, Tensor] | None:

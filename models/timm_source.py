@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 
 from torch import Tensor, nn
 
-from errors import UserError
+from errors import UserError, in_short
 from models.network_row import CLASS_NAMES, NetworkRow, checkpoint_folder, missing, unreadable
 from models.weights_file import read_state, state_differences, why_unreadable
 
@@ -215,10 +215,9 @@ def _filled(
     except Exception as error:  # what the arguments of a config.json may be is up to each architecture
         raise unreadable(asked, file, error) from None
     if differing := state_differences(body, state):
-        more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise UserError(
             f"--network {asked}: {file} should hold the weights of timm's {architecture}.",
-            f"It differs: {'; '.join(differing[:3])}{more}.",
+            f"It differs: {in_short(differing, 3)}.",
             "Name the architecture from which the file was saved, or give its tensors the names of timm.",
         )
     body.load_state_dict(state)

@@ -367,6 +367,20 @@ def test_weights_that_do_not_fit(change, tmp_path):
     with pytest.raises(UserError, match="They cannot be read") as caught:
         classifier(row_of(files), NAMES)
     assert str(path) in str(caught.value)
+    assert ("they are of another architecture (" in str(caught.value)) is (change == "other")
+
+
+def test_half_precision_weights_of_another_architecture(tmp_path):
+    """open_clip resizes their positional embedding first, and reports that PyTorch cannot do so in float16."""
+    other = CLIP_ARCHITECTURE | {"vision_cfg": CLIP_ARCHITECTURE["vision_cfg"] | {"patch_size": 4, "width": 64}}
+    files = make_clip(tmp_path, other)
+    path = tmp_path / "tiny-clip.pt"
+    torch.save({name: tensor.half() for name, tensor in torch.load(path, weights_only=True).items()}, path)
+    (tmp_path / "tiny-clip.json").write_text(json.dumps(CLIP_ARCHITECTURE))
+    with pytest.raises(UserError) as caught:
+        classifier(row_of(files), NAMES)
+    differs = "visual.class_embedding is (64,), not (32,), visual.positional_embedding is (65, 64), not (17, 32), "
+    assert f"they are of another architecture ({differs}" in caught.value.found
 
 
 class Holder(torch.nn.Module):

@@ -44,6 +44,11 @@ def missing(path):
     path.unlink()
 
 
+def broken_link(path):
+    path.unlink()
+    path.symlink_to("elsewhere.jpg")
+
+
 def zero_bytes(path):
     path.write_bytes(b"")
 
@@ -58,6 +63,7 @@ DAMAGES = [
     (truncated, "Pink_Primrose/train_0.jpg", 0, "truncated"),
     (text, "bird-of-Paradise/train_1.jpg", 2, "it is HTML, XML or SVG; BMP, GIF, JPEG"),
     (missing, "banded/train_2.jpg", 1, "there is no such file"),
+    (broken_link, "Pink_Primrose/train_1.jpg", 0, "it is a link to elsewhere.jpg, which is not there"),
     (zero_bytes, "banded/train_0.jpg", 1, "the file is empty"),
     (truncated_in_header, "Pink_Primrose/train_2.jpg", 0, ""),
     (folder_in_its_place, "bird-of-Paradise/train_2.jpg", 2, "directory"),
@@ -135,11 +141,11 @@ def test_all_damaged_images_are_named_together(data_path, cache, workers):
     with pytest.raises(UserError) as error:
         loaders("dtd", cache and data_path / cache, workers)
     message = str(error.value)
-    assert "6 of 9 cannot be" in message
+    assert "7 of 9 cannot be" in message
     for _, path, label, reason in DAMAGES:
         line = line_of(error, path)
         assert f"(label {label})" in line and reason in line
-    assert "banded/train_1.jpg" not in message and "Pink_Primrose/train_1.jpg" not in message  # these are whole
+    assert "banded/train_1.jpg" not in message and "bird-of-Paradise/train_0.jpg" not in message  # these are whole
     left = [file.name for file in data_path.rglob("*") if file.suffix in (".tmp", ".pixels")]
     assert not [name for name in left if "train" in name or name.endswith(".tmp")]
 

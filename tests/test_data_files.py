@@ -68,7 +68,8 @@ def test_split_file_that_names_leftovers(data_path, capsys):
     file.write_text(json.dumps(rows))
     assert_reads("mine", expected, REFINED)
     out = capsys.readouterr().out
-    assert "mine train: passed over 2 leftovers" in out and "mine test: passed over 1 leftovers" in out
+    assert "mine train: passed over 2 leftovers of other programs, such as ._train_0.jpg." in out
+    assert "mine test: passed over 1 leftover of other programs, such as __MACOSX." in out
 
 
 def test_split_file_of_nothing_but_leftovers(data_path):
@@ -256,11 +257,39 @@ def copied(data_path, how) -> str:
     return "mine: images that are both in train and in test: 1, such as banded/copy.png\n"
 
 
-@pytest.mark.parametrize("how", [os.link, os.symlink])
+@pytest.mark.parametrize("how", [os.link, os.symlink, shutil.copy])
 def test_an_image_in_two_splits_is_told(data_path, capsys, how):
     line = copied(data_path, how)
     assert find_dataset("mine").read().sizes["test"] == 7
     assert capsys.readouterr().out == line
+
+
+def test_images_that_differ_in_a_byte_are_two(data_path, capsys):
+    """Although their sizes and the sampled bytes are equal, as of scans without compression on white paper."""
+    make_folders(data_path, "mine")
+    home = data_path / "mine"
+    content = bytearray(60_000)
+    (home / "train/banded/scan.png").write_bytes(content)
+    content[9_000] = 1  # not among the samples, which begin at 0, 30,000 and 55,904
+    (home / "test/banded/scan.png").write_bytes(content)
+    (home / "test/banded/again.png").write_bytes(content)
+    find_dataset("mine").read()
+    assert capsys.readouterr().out == ""
+    shutil.copy(home / "test/banded/scan.png", home / "train/Pink_Primrose/scan.png")
+    find_dataset("mine").read()
+    assert capsys.readouterr().out.splitlines() == [
+        "mine: images that are both in train and in test: 2, such as banded/again.png",
+        "mine: images with more than one label: 1, such as banded/again.png (pink primrose, banded)",
+    ]
+
+
+def test_missing_images_of_one_name_are_two(data_path, capsys):
+    make_folders(data_path, "mine")
+    home = data_path / "mine"
+    for part in ("train", "test"):
+        (home / part / "banded/lost.png").symlink_to(home / "nowhere.png")
+    find_dataset("mine").read()
+    assert capsys.readouterr().out == ""
 
 
 def test_an_image_in_two_lists_and_with_two_labels_is_told(data_path, capsys):

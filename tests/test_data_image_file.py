@@ -186,7 +186,8 @@ def test_empty_images_are_counted_once(data_path, cache, capsys):
     make_folders(data_path, "mine", counts={"train": 3, "test": 1})
     for number in range(3):
         for class_name in ("banded", "Pink_Primrose"):
-            Image.fromarray(grey([0, 200, 70], np.uint16)).save(data_path / f"mine/train/{class_name}/00{number}.png")
+            dark = grey([0, 200, 70 + 10 * number + len(class_name)], np.uint16)
+            Image.fromarray(dark).save(data_path / f"mine/train/{class_name}/00{number}.png")
     how = {"batch_size": 4, "device": torch.device("cpu"), "workers": 0, "cache_folder": cache and data_path / cache}
     built = build_data(find_dataset("mine").read(), train=[], eval=[], **how) if cache else None
     if not cache:  # images of several sizes make no batch

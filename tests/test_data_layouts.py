@@ -295,6 +295,13 @@ def test_gtsrb(data_path, where):
     assert class_names[42] == "lifted no overtaking trucks"
 
 
+@pytest.mark.parametrize("folder", [f"gtsrb.zip{UNPACKING}", ".Trash"])
+def test_gtsrb_in_a_folder_that_is_no_data_is_not_read(data_path, folder):
+    make_gtsrb(data_path / "gtsrb" / folder)
+    with pytest.raises(UserError, match="They are not in"):
+        find_dataset("gtsrb").read()
+
+
 AIRCRAFT = {  # the folder of the lists, and that of the images
     "CoOp's": ("fgvc_aircraft", "fgvc_aircraft/images"),
     "the archive's": ("fgvc_aircraft/fgvc-aircraft-2013b/data", "fgvc_aircraft/fgvc-aircraft-2013b/data/images"),

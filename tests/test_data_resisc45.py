@@ -44,6 +44,14 @@ def test_folders(data_path, folder):
             np.testing.assert_array_equal(np.asarray(split.open(position)), pixels)
 
 
+def test_folders_behind_a_link(data_path):
+    """No class folder lies in a folder that is known, and a link leads to the one that holds them."""
+    make_resisc45("elsewhere/copy")
+    (data_path / "resisc45").mkdir()
+    (data_path / "resisc45/archive").symlink_to(data_path / "elsewhere")
+    assert find_dataset("resisc45").read().sizes == {"train": 24, "val": 8, "test": 8}
+
+
 def test_the_split_is_disjoint_and_stratified(data_path):
     make_resisc45(each=25)
     splits = find_dataset("resisc45").read()

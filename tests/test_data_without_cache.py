@@ -153,7 +153,9 @@ class SmallDisk(io.FileIO):
 def full_while_writing(cache, monkeypatch):
     """Files that are written are on a small disk."""
     opened = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, *how: (SmallDisk if "wb" in how else opened)(path, *how))
+    monkeypatch.setattr(
+        Path, "open", lambda path, *how, **more: (SmallDisk if "wb" in how else opened)(path, *how, **more)
+    )
 
 
 def file_in_its_place(cache, monkeypatch):

@@ -195,7 +195,7 @@ def test_other_shapes_and_names_are_told(saved, tmp_path):
     ):
         assert part in str(caught.value)
     torch.save(timm.create_model("test_vit").state_dict(), saved)
-    with pytest.raises(UserError, match=r"conv1\S+ is missing; .*; and \d+ more"):
+    with pytest.raises(UserError, match=r"conv1\S+ is missing, .* and \d+ more"):
         load_network(f"timm:test_resnet={saved}")
 
 

@@ -200,7 +200,7 @@ def test_accuracy_by_class_by_hand():
     ]
     lines = class_table(classes).splitlines()
     assert [line.split() for line in lines[2:4]] == ["0.5000 1 of 2 bee".split(), "0.7500 3 of 4 ant".split()]
-    assert lines[4] == "No image of 1 classes: cow"
+    assert lines[4] == "Classes without an image: cow"
 
 
 def test_a_sheet_has_a_picture_and_a_caption_for_each():
@@ -208,6 +208,7 @@ def test_a_sheet_has_a_picture_and_a_caption_for_each():
     axes = sheet_figure(pictures, ["$a", "b", "c"], columns=2).axes
     assert [each.get_xlabel() for each in axes] == ["$a", "b", "c", ""]
     assert [len(each.images) for each in axes] == [1, 1, 1, 0]
+    assert len(sheet_figure(pictures, "abc", columns=6).axes) == 3, "a few pictures are not followed by empty columns"
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("p.txt", "ends with .csv is needed"), ("none/p.csv", "no folder .*none")])
@@ -276,13 +277,14 @@ def test_a_damaged_image_does_not_end_the_rest(trained, run_script, small, tmp_p
     with pytest.raises(RunError) as caught:
         run_script("tools/predict", *words, "--output", output)
     assert caught.value.exit_code == 1
-    assert "2 cannot be:" in str(caught.value) and "bee/zz.png: cannot identify" in str(caught.value)
+    assert "bee/zz.png: cannot identify" in str(caught.value) and "The others are predicted." in str(caught.value)
     rows = {row["path"]: row for row in csv.DictReader(output.open(newline=""))}
     damaged = {name for name, row in rows.items() if row["error"]}
     assert damaged == {str(small / "test/bee" / name) for name in ("0.png", "zz.png")}
     assert all(bool(row["class"]) != bool(row["error"]) for row in rows.values())
+    assert f"\n2 of {len(rows)} cannot be:\n" in str(caught.value)
     assert f"of {len(rows) - 2})" in capsys.readouterr().out
-    with pytest.raises(RunError, match=r"1 cannot be:"):
+    with pytest.raises(RunError, match=r"1 of 1 cannot be:(.|\n)*\nReplace"):  # there are no others
         run_script("tools/predict", "--checkpoint", trained, small / "test/bee/zz.png", "--labels", "folders")
     assert "No image with a label could be read" in capsys.readouterr().out
 

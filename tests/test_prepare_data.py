@@ -433,15 +433,39 @@ def test_check_names_every_dead_address(tiny, server, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and lines[2].split(maxsplit=2)[2] == f"HTTP Error 404: Not Found  {mirror}"
     assert lines[3].endswith("/images.tar.gz") and " ok, " in lines[3]
-    assert f"asked for at 3 addresses.\n1 of 3 do not have their file: {mirror}\n" in message
+    assert f"asked for at 3 addresses.\n1 of them did not give it:\n  {mirror}\n" in message
     assert message.endswith("Replace each in data/catalog.py by an address that has a file of the same md5.")
 
 
 def test_check_takes_a_web_page_for_no_file(tiny, server, capsys):
     server.content_type = "text/html"
     message = checked("tiny")
-    assert "2 of 2 do not have their file" in message and "whether this machine reaches the network" in message
+    assert "Not one of them gave it" in message and "whether this machine reaches the network" in message
     assert capsys.readouterr().out.count("a web page came instead of the file") == 2
+
+
+def test_check_says_what_it_does_not_ask_for(tiny, monkeypatch, capsys):
+    """As of cars_train.tgz, which no server has, and of abide, which is made by scripts."""
+    lost = replace(tiny, name="lost", downloads=(Download((), "lost/images.tgz", extract_to="lost"),))
+    made = replace(tiny, name="made", downloads=(), by_hand="Run its scripts.")
+    only(monkeypatch, lost, made)
+    prepare_data.main(["--check"])
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "Not asked for, without an address of their own: lost/images.tgz",
+        "Made by hand: made",
+    ]
+
+
+def test_check_without_a_network(tiny, monkeypatch, capsys):
+    """The table is all that is printed: connecting again is not told, and no list of addresses follows."""
+
+    def unreachable(request, timeout):
+        raise URLError(OSError(-2, "Name or service not known"))
+
+    monkeypatch.setattr(downloading, "urlopen", unreachable)
+    monkeypatch.setattr(downloading.time, "sleep", lambda seconds: None)
+    message = checked()
+    assert capsys.readouterr().out.count("\n") == 1 + 2 and "http" not in message
 
 
 def test_check_of_some_names(tiny, server, monkeypatch, capsys):
@@ -449,7 +473,7 @@ def test_check_of_some_names(tiny, server, monkeypatch, capsys):
     only(monkeypatch, tiny, other)
     prepare_data.main(["--check", "tiny"])
     assert "other" not in capsys.readouterr().out
-    assert "1 of 1 do not have" in checked("other")
+    assert "at 1 address.\nNot one of them gave it" in checked("other")
     assert "there is no such name" in failure("--check", "tinny")
 
 

@@ -125,10 +125,12 @@ def unreadable(predictions: Predictions, output: Path | None) -> RunError:
     """The error that ends the command after all else is written."""
     lines = [f"  {predictions.files[position]}: {reason}" for position, reason in predictions.damaged.items()]
     more = [f"  ... and {len(lines) - MOST_NAMED} more, in {output}"] if output and len(lines) > MOST_NAMED else []
+    found = [f"{len(lines)} of {len(predictions.files)} cannot be:", *(lines[:MOST_NAMED] if more else lines), *more]
+    others = "The others are predicted. " if len(lines) < len(predictions.files) else ""
     return RunError(
-        f"All {len(predictions.files)} images should be read.",
-        "\n".join([f"{len(lines)} cannot be:", *(lines[:MOST_NAMED] if more else lines), *more]),
-        "The others are predicted. Replace these files or leave them out, then type the command again.",
+        "Every image should be read.",
+        "\n".join(found),
+        f"{others}Replace these files or leave them out, then type the command again.",
     )
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from errors import in_short
+
 
 def per_class(confusion: Tensor, class_names: Sequence[str]) -> list[dict]:
     """One dict a class, in the classes' order: its name `class`, how many images are `right`, and `of` how many.
@@ -20,5 +22,5 @@ def class_table(classes: Sequence[dict]) -> str:
     seen = sorted((one for one in classes if one["of"]), key=lambda one: one["right"] / one["of"])
     lines = [f"{one['right'] / one['of']:8.4f} {one['right']:7} of {one['of']:<7}{one['class']}" for one in seen]
     if unseen := [one["class"] for one in classes if not one["of"]]:
-        lines.append(f"No image of {len(unseen)} classes: {', '.join(unseen[:10])}{', ...' if unseen[10:] else ''}")
+        lines.append(f"Classes without an image: {in_short(unseen, 10)}")
     return "\n".join(["", "Accuracy by class, the lowest first:", *lines])

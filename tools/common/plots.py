@@ -87,6 +87,7 @@ def prompt_figure(images: Tensor, title: str) -> "Figure":
 
 def sheet_figure(images: Sequence, captions: Sequence[str], columns: int = 6) -> "Figure":
     """A contact sheet: pictures as matplotlib shows them (images of PIL, say), row by row, each with its caption."""
+    columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     figure = _figure(figsize=(2 * columns, 2.4 * rows))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()

@@ -72,15 +72,16 @@ def fetch(url: str, part: Path, md5: str | None) -> None:
     fetch(url, part, md5)  # what was there may have been the begin of another file
 
 
-def patiently(connect: Callable[[], Answer], attempts: int = ATTEMPTS) -> Answer:
-    """Connects again if the connection breaks, up to `attempts` times in all."""
+def patiently(connect: Callable[[], Answer], attempts: int = ATTEMPTS, tell: bool = True) -> Answer:
+    """Connects again if the connection breaks, up to `attempts` times in all. With `tell` it prints why."""
     for attempt in range(1, attempts + 1):
         try:
             return connect()
         except BROKEN as error:
             if is_final(error) or attempt == attempts:
                 raise
-            print(f"  {in_words(error)}; connecting again", flush=True)
+            if tell:
+                print(f"  {in_words(error)}; connecting again", flush=True)
             time.sleep(PAUSE * attempt)
 
 
