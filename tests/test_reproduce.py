@@ -40,9 +40,11 @@ TABLES = {  # script -> how many commands
     "smm": 12 * 3 * (2 + 3) * 3,
     "lor_vp": 2 * 3 * (1 + 2) * 3,
     "auto_vp": 13 * 2 * (1 + 4) * 3,
+    "acavp": 12 * (4 + 1) * 3,
+    "attr_vr": 11 * 3 * 3,
 }
 SETTINGS = (
-    "DATASETS NETWORKS METHODS SEEDS EPOCH FLAGS JOBS DRY_RUN PYTHON CLIP FRACTIONS ABLATIONS WIDTHS OUTPUTS CHOICES"
+    "DATASETS NETWORKS METHODS SEEDS EPOCH FLAGS JOBS DRY_RUN PYTHON CLIP FRACTIONS ABLATIONS WIDTHS OUTPUTS CHOICES ATTRIBUTES"
     " CUDA_VISIBLE_DEVICES"
 )
 SMALL = {"DATASETS": "dtd", "NETWORKS": "resnet18", "METHODS": "rlm_vp flm_vp", "SEEDS": "1 2 3"}  # 6 runs

@@ -476,7 +476,8 @@ def test_the_table_names_scripts_and_flags_that_there_are():
             words = ["--" + name.replace("_", "-"), str(value)]
             for parser in parsers.values():
                 network = [] if "clip" in parser.get_default("method") else ["--network", "resnet18"]
-                network += ["--method", "ar"] if parser.get_default("method") == "clip/attr_vr" else []  # needs no files
+                if parser.get_default("method") == "clip/attr_vr":
+                    network += ["--method", "ar"]  # needs no files
                 assert getattr(parser.parse_args([*network, "--dataset", "dtd", *words]), name) == value
         for dataset in row.when.get("dataset", "").split():
             assert any(entry.name.startswith(dataset.rstrip("*")) for entry in catalog.DATASETS)
@@ -492,7 +493,11 @@ def documented() -> list[str]:
         exceptions = [
             ", ".join(f"{name.replace('_', '-')} {value}" for name, value in row.values.items())
             + " on "
-            + " ".join(f"`{pattern}`" for pattern in " ".join(row.when.values()).split())
+            + " ".join(
+                f"`{pattern}`" if name in ("dataset", "network") else f"`--{name} {pattern}`"
+                for name, patterns in row.when.items()
+                for pattern in patterns.split()
+            )
             for row in SETTINGS
             if method in row.methods.split() and row.values and row.source != OURS
         ]

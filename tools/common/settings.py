@@ -78,6 +78,7 @@ SETTINGS = (
     Setting("cnn/auto_vp", _AUTO, values={"image_size": 200}, when={"dataset": "abide"}),
     Setting("cnn/acavp clip/acavp", _ACAVP, states="lr epoch batch_size augment"),
     Setting("clip/attr_vr", _ATTR, states="lr epoch batch_size attr_method descriptions nearest alpha"),
+    Setting("clip/attr_vr", _ATTR, values={"batch_size": 16}, when={"shots": "1"}),
     # two steps an epoch would be too few
     Setting(_WITH_A_BATCH_SIZE, OURS, values={"batch_size": 16}, when={"dataset": "pictures"}),
     Setting(_WITH_A_BATCH_SIZE, OURS, values={"batch_size": 64}, when={"dataset": "digits*"}),
