@@ -147,7 +147,7 @@ def test_wrong_axes_are_refused(searches, message, parser):
 
 
 def test_a_search_and_the_same_command_again(tune, capsys):
-    search = [*BASE, "--search", LR, "--trials", "4"]
+    search = [*BASE, "--no-pruning", "--search", LR, "--trials", "4"]
     trials = tune.main(search)
     assert states(trials) == ["COMPLETE"] * 4
     assert [trial.value for trial in trials] == pytest.approx([0.9 - float(trial.params["lr"]) for trial in trials])
