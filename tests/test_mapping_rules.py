@@ -52,12 +52,12 @@ OWN = {name: f"experiments/cnn/{name}_vp" for name in MAPPINGS}
 )
 def test_a_chosen_mapping_equals_its_own_script(mapping, run_script):
     """auto_vp.py, given the image size and the learning rate of the mapping's own script: the same map and prompt."""
-    flags = (*SMALL, "--epoch", 3, "--lr", 0.5)
+    flags = (*SMALL, "--epoch", 3, "--lr", 0.5, "--batch-size", 8)
     run_script(OWN[mapping], *flags)
     expected = checkpoint(only_run(OWN[mapping]) / "ckpt.pth")
     log = (only_run(OWN[mapping]) / "log.jsonl").read_text()
     module = load_script("experiments/cnn/auto_vp")
-    own = ("--mapping", mapping, "--batch-size", "8", "--image-size", "112", "--scale", "1")  # 112 of 224 are 32 of 64
+    own = ("--mapping", mapping, "--image-size", "112", "--scale", "1")  # 112 of 224 are 32 of 64
     module.main([*map(str, flags), *own])
     run = only_run("experiments/cnn/auto_vp")
     found = checkpoint(run / "ckpt.pth")
