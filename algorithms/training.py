@@ -95,7 +95,7 @@ def train_one_epoch(
                     model, work, images, labels, partial(optimizer.zero_grad, set_to_none=True)
                 ):
                     meter.add(loss, logits, some)
-                    if observe:
+                    if observe is not None:
                         observe(source_logits, some)
             else:
                 scaler.scale(torch.zeros((), device=labels.device))  # it needs a loss before each step
@@ -155,9 +155,9 @@ def evaluate(
         torch.manual_seed(0)
         for images, labels in progress(loader, description):
             for logits, source_logits, some in pieces.compute(model, forward, images, labels) if len(labels) else ():
-                if observe:
+                if observe is not None:
                     observe(source_logits, some)
-                if observe_targets:
+                if observe_targets is not None:
                     observe_targets(logits, some)
                 meter.add(F.cross_entropy(logits, some, reduction="sum"), logits, some)
     return meter.over_processes().summary()
