@@ -62,7 +62,7 @@ def test_without_a_linux_kernel_it_is_half_of_the_memory_or_unknown(tmp_path, mo
 
 def test_the_budget(monkeypatch):
     monkeypatch.setattr(memory, "free_on_host", lambda: 8_000)
-    monkeypatch.setattr(memory, "anonymous_memory", lambda: 300_000_000)
+    monkeypatch.setattr(memory, "used_memory", lambda: 300_000_000)
     assert budget(None, CPU) == 4_000
     assert budget(4.0, CPU) == 3_700_000_000
     assert budget(0.1, CPU) == 0

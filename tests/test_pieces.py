@@ -234,7 +234,7 @@ def test_out_of_memory_of_one_image_or_of_batch_normalisation_ends_the_run():
 
 @pytest.mark.parametrize("script", ["experiments/cnn/ilm_vp", "experiments/cnn/evp", "experiments/cnn/linear_probing"])
 def test_a_whole_run_is_the_same_to_rounding(script, words, small, run_script, float64, capsys):
-    """Also where the last run was cut otherwise: --memory does not make another run."""
+    """And it is the same run, in the same folder: --memory does not name another."""
     programs = []
     for memory in ("auto", "0.000001"):
         run_script(script, *words(script), "--epoch", 2, "--memory", memory, "--fresh")

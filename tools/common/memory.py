@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from algorithms.pieces import Pieces
-from tools.common.machine import anonymous_memory
+from tools.common.machine import used_memory
 
 _ROOT = Path("/")
 # Images in a piece, in training and without gradients, that were fastest on a CPU with AVX2 and small caches. With
@@ -43,7 +43,7 @@ def budget(memory: float | None, device) -> float:
 def _used(device) -> int:
     import torch
 
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else anonymous_memory()
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else used_memory()
 
 
 def _free_on_gpu(device) -> int:
