@@ -155,7 +155,7 @@ class Pieces:
         if key not in self._fitting and count:
             self._fitting[key] = self._fit(function, images)
         fitting = self._fitting.get(key, count)
-        return count if count <= fitting else 1 << (int(fitting).bit_length() - 1)
+        return count if count <= fitting else _power_of_two(fitting)
 
     def _fit(self, function: Callable, images: Tensor) -> float:
         """How many images fit into a piece. It says so if it cuts this batch, or if it may not."""
@@ -175,20 +175,25 @@ class Pieces:
                 tqdm.write(f"{found} It is not cut: batch normalisation learns from whole batches.")
             return float("inf")
         if count > fitting and fitting < fast:
-            size = 1 << (int(fitting).bit_length() - 1)
-            tqdm.write(f"{found} It is computed in pieces of {size}: --memory.")
+            tqdm.write(f"{found} It is computed in pieces of {_power_of_two(fitting)}: --memory.")
         return min(fitting, fast)
 
     def _halve(self, function: Callable, count: int) -> bool:
         """Halves the pieces of batches of `count` images. False if they were halved before, or may not be cut."""
         key = _key(function)
-        size = int(min(self._fitting.get(key, count), count))
+        fitting = self._fitting.get(key, count)
+        size = count if count <= fitting else _power_of_two(fitting)
         if key in self._halved or size < 2 or learns_from_whole_batches(_module(function)):
             return False
         self._halved.add(key)
-        self._fitting[key] = -(-size // 2)
-        tqdm.write(f"The device's memory is too small for {size} images. Now {-(-size // 2)} are computed at a time.")
+        self._fitting[key] = _power_of_two(size / 2)
+        tqdm.write(f"Out of memory with {size} images. From now on {self._fitting[key]} are computed at a time.")
         return True
+
+
+def _power_of_two(most: float) -> int:
+    """The largest power of two that is not larger; at least 1."""
+    return 1 << max(0, int(most).bit_length() - 1)
 
 
 def _key(function: Callable) -> Hashable:

@@ -213,7 +213,7 @@ def test_out_of_memory_halves_the_piece_once_and_computes_the_batch_anew(float64
     expected, all_seen = trained(SmallDevice(most=99), Pieces())
     torch.testing.assert_close(weight, expected, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(seen, all_seen, rtol=1e-9, atol=1e-12)
-    assert capsys.readouterr().out == ("The device's memory is too small for 8 images. Now 4 are computed at a time.\n")
+    assert capsys.readouterr().out == ("Out of memory with 8 images. From now on 4 are computed at a time.\n")
 
 
 def test_out_of_memory_again_ends_the_run():
