@@ -244,8 +244,8 @@ def test_a_whole_run_is_the_same_to_rounding(script, words, small, run_script, f
     torch.testing.assert_close(programs[1], programs[0], rtol=1e-7, atol=1e-9)
 
 
-def test_full_fine_tuning_says_that_it_is_not_cut(words, small, run_script, capsys):
-    script = "experiments/cnn/full_finetune"
+@pytest.mark.parametrize("script", ["experiments/cnn/full_finetune", "experiments/cnn/smm"])
+def test_methods_that_train_batch_normalisation_say_that_they_are_not_cut(script, words, small, run_script, capsys):
     run_script(script, *words(script), "--epoch", 1, "--memory", "0.000001")
     assert capsys.readouterr().out.count("It is not cut: batch normalisation") == 1
 
