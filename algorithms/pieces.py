@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 _MEASURED = 8  # images; the shared border of fewer images is a larger part of their memory
 _KINDS = ("training", "forward")
-# What is taken, against the bytes of the tensors: libraries need memory of their own. One pass took up to 1.1 times in
+# What is taken, against the bytes of the tensors: libraries need memory of their own. One pass took up to 1.4 times in
 # training, and 1.2 to 1.8 times without gradients (efficientnet_lite0, resnet18, resnet50, on a CPU). The rest is for
 # blocks that evaluation has freed and training cannot use.
 _RESERVE = (1.6, 1.8)
