@@ -21,6 +21,10 @@ precision = os.environ.get("VP_PRECISION") or "auto"
 # --gpu-cache-fraction overrides it.
 gpu_cache_fraction = os.environ.get("VP_GPU_CACHE_FRACTION") or "0.3"
 
+# GB (10^9 bytes) that a run may use on the device, or auto: half of what is free there. Batches that do not fit are
+# computed in pieces (docs/speed.md). The flag --memory overrides it.
+memory = os.environ.get("VP_MEMORY") or "auto"
+
 # How many processes decode images that no cache holds: a number, or auto. auto is up to 8, and 0 if the network runs on
 # the CPU, since it needs the cores. The flag --workers overrides it.
 workers = os.environ.get("VP_WORKERS") or "auto"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from algorithms.distributed import all_sum, rank
+from algorithms.pieces import Pieces
 
 
 class Predictions(NamedTuple):
@@ -91,15 +92,20 @@ class PredictionCounter:
 
 @torch.no_grad()
 def count_predictions(
-    source_logits: Callable[[Tensor], Tensor], loader: Iterable[tuple[Tensor, Tensor]], counter: PredictionCounter
+    source_logits: Callable[[Tensor], Tensor],
+    loader: Iterable[tuple[Tensor, Tensor]],
+    counter: PredictionCounter,
+    pieces: Pieces | None = None,
 ) -> Predictions:
     """Counts the predictions of a pass over the loader.
 
     Args:
         source_logits: images (B,3,h,w) -> (B,S).
         loader: batches of images and target labels (B,) int64.
+        pieces: in which pieces a batch is computed; None: each batch as a whole.
     """
+    outputs = (pieces or Pieces()).outputs(source_logits)
     for images, labels in loader:
         if len(labels):  # one of several processes may have no image of a small batch
-            counter(source_logits(images), labels)
+            counter(outputs(images), labels)
     return counter.take()

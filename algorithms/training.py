@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from algorithms.distributed import all_sum, is_synchronised, sum_gradients, world_size
+from algorithms.pieces import Pieces
 
 Observer = Callable[[Tensor, Tensor], None]  # logits, of the source labels (B,S) or of the targets (B,T); labels (B,)
 
@@ -46,12 +48,9 @@ def progress(batches: Iterable, description: str, total: int | None = None) -> t
     return tqdm(batches, desc=description, total=total, leave=False, dynamic_ncols=True, mininterval=0.3, unit="batch")
 
 
-def _logits(model: nn.Module, images: Tensor, labels: Tensor, observe: Observer | None) -> Tensor:
-    if observe is None:
-        return model(images)
-    logits, source_logits = model(images, with_source=True)
-    observe(source_logits.detach(), labels)
-    return logits
+def _logits(model: nn.Module, images: Tensor, with_source: bool) -> tuple[Tensor, Tensor | None]:
+    """Target logits, and the source logits if they are asked for."""
+    return model(images, with_source=True) if with_source else (model(images), None)
 
 
 def train_one_epoch(
@@ -62,6 +61,7 @@ def train_one_epoch(
     *,
     after_step: Callable[[], None] = lambda: None,
     observe: Observer | None = None,
+    pieces: Pieces | None = None,
     description: str = "training",
 ) -> dict[str, float]:
     """One pass of cross-entropy training.
@@ -73,6 +73,7 @@ def train_one_epoch(
         after_step: called after each step of the optimizer.
         observe: gets each batch's source logits and labels. The model then has to give source logits on request:
             `model(images, with_source=True)` is a pair of target and source logits.
+        pieces: in which pieces a batch is computed; None: each batch as a whole.
 
     Returns:
         `loss` (mean over images) and `acc` (fraction in [0,1]) as they were while the model trained.
@@ -81,7 +82,7 @@ def train_one_epoch(
         NonFiniteLoss: the loss is infinite or not a number, checked when the bar refreshes and after the last batch.
     """
     model.train()
-    meter = _Meter()
+    meter, pieces = _Meter(), pieces or Pieces()
     together = is_synchronised(model)
     shown = time.monotonic()
     with progress(loader, description) as bar:
@@ -89,10 +90,13 @@ def train_one_epoch(
             optimizer.zero_grad(set_to_none=True)
             in_batch = int(all_sum(torch.tensor(len(labels))))  # of all processes, so that their gradients add up
             if len(labels) or together:
-                logits = _logits(model, images, labels, observe)
-                loss = F.cross_entropy(logits, labels, reduction="sum")
-                scaler.scale(loss / in_batch).backward()
-                meter.add(loss, logits, labels)
+                work = partial(_forward_and_backward, model, scaler, in_batch, observe is not None)
+                for loss, logits, source_logits, some in pieces.compute(
+                    model, work, images, labels, partial(optimizer.zero_grad, set_to_none=True)
+                ):
+                    meter.add(loss, logits, some)
+                    if observe is not None:
+                        observe(source_logits, some)
             else:
                 scaler.scale(torch.zeros((), device=labels.device))  # it needs a loss before each step
             sum_gradients(optimizer)
@@ -109,6 +113,16 @@ def train_one_epoch(
     return meter.summary()
 
 
+def _forward_and_backward(
+    model: nn.Module, scaler: torch.amp.GradScaler, in_batch: int, with_source: bool, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Adds a piece's part of the gradient of a batch's mean loss. Summed loss, logits, source logits and labels."""
+    logits, source_logits = _logits(model, images, with_source)
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    scaler.scale(loss / in_batch).backward()
+    return loss.detach(), logits.detach(), source_logits.detach() if with_source else None, labels
+
+
 def _check_finite(meter: _Meter) -> None:
     if not torch.isfinite(torch.as_tensor(meter.loss)):
         raise NonFiniteLoss(f"the training loss is {float(meter.loss)} after {meter.images} images of this epoch")
@@ -121,6 +135,7 @@ def evaluate(
     *,
     observe: Observer | None = None,
     observe_targets: Observer | None = None,
+    pieces: Pieces | None = None,
     description: str = "evaluation",
 ) -> dict[str, float]:
     """Mean cross-entropy `loss` and accuracy `acc` in [0,1] of the model in eval mode; arguments as in training.
@@ -131,15 +146,20 @@ def evaluate(
     model always has the same accuracy.
     """
     model.eval()
-    meter = _Meter()
+    meter, pieces = _Meter(), pieces or Pieces()
+
+    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        return *_logits(model, images, observe is not None), labels
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for images, labels in progress(loader, description):
-            if len(labels):
-                logits = _logits(model, images, labels, observe)
-                if observe_targets:
-                    observe_targets(logits, labels)
-                meter.add(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
+            for logits, source_logits, some in pieces.compute(model, forward, images, labels) if len(labels) else ():
+                if observe is not None:
+                    observe(source_logits, some)
+                if observe_targets is not None:
+                    observe_targets(logits, some)
+                meter.add(F.cross_entropy(logits, some, reduction="sum"), logits, some)
     return meter.over_processes().summary()
 
 
@@ -192,6 +212,7 @@ def fit(
     on_epoch_end: Callable[[int, dict], None] = lambda epoch, record: None,
     observe_train: Observer | None = None,
     observe_test: Observer | None = None,
+    pieces: Pieces | None = None,
 ) -> None:
     """Trains for the epochs from `start_epoch`, counted from 0, to `epochs`; evaluates after each.
 
@@ -205,6 +226,7 @@ def fit(
         on_epoch_end: called with the epoch and its record: train_, val_, test_ + loss and acc, lr, seconds, and
             images_per_second (of training alone).
         observe_train, observe_test: see `train_one_epoch` and `evaluate`, for these two splits.
+        pieces: in which pieces batches are computed; None: each batch as a whole.
 
     Raises:
         NonFiniteLoss: a loss became infinite or not a number. `on_epoch_end` is not called for that epoch.
@@ -218,14 +240,15 @@ def fit(
         record["lr"] = optimizer.param_groups[0]["lr"]
         train_begin = time.perf_counter()
         training = {"after_step": scheduler.step} if schedule_steps else {}
-        training |= {"observe": observe_train, "description": f"{label} training"}
+        training |= {"observe": observe_train, "pieces": pieces, "description": f"{label} training"}
         results = {"train": train_one_epoch(model, data.train, optimizer, scaler, **training)}
         record["images_per_second"] = len(data.train.labels) / (time.perf_counter() - train_begin)
         if not schedule_steps:
             scheduler.step()
         if data.val is not None:
-            results["val"] = evaluate(model, data.val, description=f"{label} validation")
-        results["test"] = evaluate(model, data.test, observe=observe_test, description=f"{label} test")
+            results["val"] = evaluate(model, data.val, pieces=pieces, description=f"{label} validation")
+        testing = {"observe": observe_test, "pieces": pieces, "description": f"{label} test"}
+        results["test"] = evaluate(model, data.test, **testing)
         for split, metrics in results.items():
             if not math.isfinite(metrics["loss"]):  # the epoch's last step broke the model: not to be saved
                 raise NonFiniteLoss(f"the {split} loss is {metrics['loss']} after epoch {epoch + 1}")

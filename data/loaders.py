@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.augmentation import AUGMENTATIONS
 from data.cache import DamagedImages
@@ -80,7 +80,7 @@ class Data:
         how = self._how | {"gpu_cache_fraction": 0.0}
         return build_loader(self.dataset.train, self.eval_transforms, f"{self.dataset.name} train", **how)
 
-    def encoded(self, encoder: nn.Module, progress: Callable[["Loader", str], Iterator]) -> "Data":
+    def encoded(self, encoder: Callable[[Tensor], Tensor], progress: Callable[["Loader", str], Iterator]) -> "Data":
         """The same with each loader's images encoded, see `Loader.encoded`; `train_as_eval` still gives images.
 
         Args:
@@ -156,7 +156,7 @@ class Loader:
         return next(iter(some))[0]
 
     @torch.no_grad()
-    def encoded(self, encoder: nn.Module, progress: Callable[["Loader"], Iterator]) -> "Loader":
+    def encoded(self, encoder: Callable[[Tensor], Tensor], progress: Callable[["Loader"], Iterator]) -> "Loader":
         """The same split with `encoder(images)` (B,D), computed once now and kept in memory, in place of the images.
 
         Every process that carries out a run computes all of them.

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import models.graphed
 import models.networks
+from algorithms.pieces import Pieces
+from algorithms.training import train_one_epoch
 from errors import RunError, UserError
 from models.graphed import Graphed
 from models.networks import Execution, load_network
@@ -178,6 +180,21 @@ def test_rows_that_fill_up_a_batch_add_nothing_even_after_infinite_images():
     step(model, torch.full((4, 3, 32, 32), torch.inf))
     _, gradient = step(model, torch.rand(2, 3, 32, 32))
     assert gradient.isfinite().all() and gradient.any()
+
+
+def test_pieces_of_a_batch_are_replays_of_one_recording():
+    """Batches of 10 in pieces of 4, 4 and 2. What an image takes is measured on the model itself."""
+    programs = []
+    for graph in (True, False):
+        model = prompted(PROMPTS["padded"](), graph)
+        batches = [(torch.rand(10, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.arange(10) % 4)] * 2
+        optimizer = torch.optim.SGD(model.prompt.parameters(), lr=1.0)
+        pieces = Pieces(lambda: 1e12, fast=(4, 4))
+        train_one_epoch(model, batches, optimizer, torch.amp.GradScaler("cpu", enabled=False), pieces=pieces)
+        programs.append(model.prompt.program.detach())
+    assert Eager.captured == 2
+    assert programs[0].any()
+    torch.testing.assert_close(*programs, rtol=1e-4, atol=1e-6)
 
 
 def test_backward_of_an_older_batch_is_an_error():

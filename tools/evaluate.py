@@ -35,17 +35,19 @@ from errors import UserError
 from models.networks import Execution
 from models.restore import default_transforms, restore, weights_of
 from tools.common.accuracy import class_table, per_class
-from tools.common.args import Parser, add_checkpoint_flags, checkpoint_precision
+from tools.common.args import Parser, add_checkpoint_flags, add_memory_flag, checkpoint_precision
 from tools.common.checkpoint import open_checkpoint
 from tools.common.command import run_command
 from tools.common.files import read_json, write_json
 from tools.common.flag_types import positive_int
 from tools.common.machine import environment
+from tools.common.memory import pieces_for
 
 
 def main(argv: list[str] | None = None) -> dict:
     parser = Parser(__file__, __doc__)
     add_checkpoint_flags(parser)
+    add_memory_flag(parser)
     parser.add_argument("--corruptions", type=Path, metavar="DIR", help="CORRUPTION.npy files of 5 severities each")
     parser.add_argument("--batch-size", type=positive_int, default=128, help="images")
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON; if it has this result, it is only printed")
@@ -84,9 +86,10 @@ def main(argv: list[str] | None = None) -> dict:
     }
 
     names = setup["class_names"]
+    pieces = pieces_for(args.memory, args.device)
     confusion = PredictionCounter(len(names), len(names))  # (T,T): images of each class predicted as each class
     loader = build_loader(test, transforms, f"{splits.name} test", **cached)
-    result = evaluate(model, loader, observe_targets=confusion, description="test")
+    result = evaluate(model, loader, observe_targets=confusion, pieces=pieces, description="test")
     result |= {"test_size": len(test), "per_class": per_class(confusion.take().counts, names)}
     print(f"{setup['network']} on {setup['dataset']}, {args.checkpoint}: loss {result['loss']:.4f}")
     if corrupted:
@@ -94,7 +97,8 @@ def main(argv: list[str] | None = None) -> dict:
         for name, severities in corrupted.items():
             for severity, split in enumerate(severities, start=1):
                 loader = build_loader(renumbered(split, alphabetical, setup), transforms, name, **cached)
-                accuracies[name].append(evaluate(model, loader, description=f"{name} {severity}")["acc"])
+                shifted = evaluate(model, loader, pieces=pieces, description=f"{name} {severity}")
+                accuracies[name].append(shifted["acc"])
         result |= {"corruptions": accuracies, "corruptions_acc": float(np.mean(list(accuracies.values())))}
         print(f"The labels 0, 1, 2, ... of the corrupted images mean {', '.join(alphabetical)}.")
     print(describe(result))

@@ -26,7 +26,9 @@ parser = clip_parser(__file__, __doc__, lr=0.1, augment=None)  # images are enco
 def train(args, run):
     dataset = read_dataset(args.dataset, run)
     network = load_image_encoder(args, run)
-    data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess).encoded(network, progress)
+    data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess).encoded(
+        run.pieces.outputs(network), progress
+    )
 
     head = LinearHead(data.num_features, data.num_classes).to(run.device)
 

@@ -27,7 +27,7 @@ def train(args, run):
     dataset = read_dataset(args.dataset, run)
     network = load_network(args.network, run, num_classes=0)
     resize = [v2.Resize((network.input_size, network.input_size))]
-    data = load_data(dataset, run, train=resize, eval=resize).encoded(network, progress)
+    data = load_data(dataset, run, train=resize, eval=resize).encoded(run.pieces.outputs(network), progress)
 
     head = LinearHead(data.num_features, data.num_classes).to(run.device)
 

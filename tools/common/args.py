@@ -15,6 +15,7 @@ from typing import Any
 import cfg
 from errors import UserError
 from tools.common.flag_types import (
+    auto_or_gigabytes,
     auto_or_whole_number,
     dataset_name,
     device,
@@ -105,6 +106,12 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=auto_or_whole_number, default=cfg.workers, help=workers)
     gpu = "keep decoded images on the GPU up to this fraction of its free memory, in [0,1]; default %(default)s"
     parser.add_argument("--gpu-cache-fraction", type=zero_or_fraction, default=cfg.gpu_cache_fraction, help=gpu)
+
+
+def add_memory_flag(parser: argparse.ArgumentParser) -> None:
+    """--memory, of commands that compute batches in pieces; cfg.py has its default."""
+    memory = "GB that the run may use on the device: larger batches are computed in pieces; auto: half of what is free"
+    parser.add_argument("--memory", type=auto_or_gigabytes, default=cfg.memory, help=f"{memory}; default %(default)s")
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser, machine: bool = True) -> None:
@@ -333,6 +340,7 @@ def _add_experiment_flags(
     parser.add_argument("--cuda-graph", action=argparse.BooleanOptionalAction, help=graph)
     parser.add_argument("--fresh", action="store_true", help="start over, even if this run has a checkpoint")
     add_machine_flags(parser)
+    add_memory_flag(parser)
     parser.set_defaults(method=f"{parser.file.parent.name}/{parser.file.stem}")
 
 

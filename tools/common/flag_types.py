@@ -30,6 +30,10 @@ def auto_or_whole_number(text: str) -> int | None:
     return None if text == "auto" else int(text)
 
 
+def auto_or_gigabytes(text: str) -> float | None:
+    return None if text == "auto" else positive_float(text)
+
+
 def seed_number(text: str) -> int:
     if whole_number(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"a whole number below 2^63 is needed, not {text}")

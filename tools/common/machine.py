@@ -104,8 +104,13 @@ def git_commit() -> str | None:
 
 def anonymous_memory() -> int:
     """Bytes of memory that this process uses, without mapped files; 0 if the kernel does not report it."""
+    return used_memory("RssAnon")
+
+
+def used_memory(kind: str = "VmRSS") -> int:
+    """Bytes of memory that this process uses; 0 if the kernel does not report it. `kind` is the kernel's word."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
+            if line.startswith(f"{kind}:"):
                 return int(line.split()[1]) * 1024
     return 0

@@ -17,6 +17,7 @@ MACHINE = (
     "compile",
     "share_border",
     "cuda_graph",
+    "memory",
     "fresh",
     "command",
     "method",

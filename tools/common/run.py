@@ -18,6 +18,7 @@ from errors import Interrupted, RunError, UserError
 from tools.common.args import Parser, check_cuda_graph, resolve_precision, selection
 from tools.common.command import run_command
 from tools.common.machine import prepare_device
+from tools.common.memory import pieces_for
 from tools.common.processes import join, launched, part_of_batch
 from tools.common.run_folder import AlreadyFinished, RunFolder
 from tools.common.shell import as_typed
@@ -48,6 +49,7 @@ class Run:
     Attributes:
         device, precision, plain, compile, share_border, cuda_graph: where and how it computes (`Execution`).
         folder: the run's files.
+        pieces: in which pieces batches are computed, so that they fit into the memory (--memory).
     """
 
     def __init__(self, args: argparse.Namespace, parser: Parser):
@@ -57,6 +59,7 @@ class Run:
         check_cuda_graph(args)
         self.plain, self.compile, self.share_border = args.plain, args.compile, args.share_border
         self.cuda_graph = args.cuda_graph
+        self.pieces = pieces_for(args.memory, self.device, self.plain)
         self.folder = RunFolder(args, parser, self.precision)
         self._predictions: Predictions | None = None  # what the map was made from
         self._trained: Predictions | None = None  # the predictions of the last epoch's training
@@ -124,7 +127,9 @@ class Run:
         self._predictions = self._trained
         if self._predictions is None:
             counter = PredictionCounter(num_source, model.mapping.num_target, top)
-            self._predictions = count_predictions(model.source_logits, progress(loader.unaugmented, "mapping"), counter)
+            self._predictions = count_predictions(
+                model.source_logits, progress(loader.unaugmented, "mapping"), counter, self.pieces
+            )
         return self._predictions.counts if top is None else self._predictions.masses
 
     def remapping(self, model, loader) -> Callable[[int], None]:
@@ -195,6 +200,7 @@ class Run:
             on_epoch_end=self.folder.end_epoch,
             observe_train=self._training_counter,
             observe_test=tested,
+            pieces=self.pieces,
         )
         if mapping is None:
             return self.folder.finish()
@@ -209,7 +215,7 @@ class Run:
         self.folder.track({**data.setup, **model.setup}, data.dataset.sizes, model.saved)
         if not self.folder.log.records:  # else an earlier start stopped just before its end
             begin = time.perf_counter()
-            result = evaluate(model, data.test, observe=counter, description="test")
+            result = evaluate(model, data.test, observe=counter, pieces=self.pieces, description="test")
             seconds = {"seconds": time.perf_counter() - begin}
             self.folder.end_epoch(0, {f"test_{name}": value for name, value in result.items()} | seconds)
         return self.folder.finish()
@@ -260,7 +266,9 @@ def _explain(error: BaseException | None, args: argparse.Namespace, kept: str) -
         how = " (with torchrun, as before)" if launched() else ""
         return Interrupted("Interrupted.", kept, f"To continue: {as_typed(args.command)}{how}")
     if isinstance(error, torch.cuda.OutOfMemoryError):
-        return RunError(f"{stopped}: out of memory on {args.device}.", kept, "Try a lower --batch-size.")
+        return RunError(
+            f"{stopped}: out of memory on {args.device}.", kept, "Try a lower --memory, or a lower --batch-size."
+        )
     if args.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         reason = " ".join(str(error).split())[:200]
         return RunError(f"--compile: torch.compile failed ({reason}).", kept, "Run it without --compile.")
