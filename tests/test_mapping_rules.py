@@ -109,6 +109,6 @@ def test_the_first_mapping_pass_is_in_eval_mode(run_script, monkeypatch):
 
     monkeypatch.setattr(module.SampleSpecificVisualPrompt, "forward", watched)
     module.main([*SMALL, "--epoch", "1", "--batch-size", "24"])
-    assert modes[:3] == [False, True, False]  # mapping, training, validation
+    assert not modes[0] and modes.count(True) == 1 and not modes[-1]  # one batch of training among the other passes
     saved = checkpoint(only_run("experiments/cnn/smm") / "ckpt.pth")["visual_prompt_dict"]
     assert saved["mask_network.1.num_batches_tracked"] == 1
