@@ -1,5 +1,6 @@
 """From an image file to RGB: the formats and colour modes that are read, and which way is up."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,9 @@ def open_rgb(file: Path | BinaryIO) -> Image.Image:
     """
     try:
         image = Image.open(file, formats=FORMATS)
+    except FileNotFoundError:
+        os.stat(file)  # its error has the file's own name; Pillow 10 gives the name of what a link leads to
+        raise
     except UnidentifiedImageError:
         raise ValueError(_what_it_is(file)) from None
     with image:
