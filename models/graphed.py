@@ -128,7 +128,7 @@ class _Graph:
         self._forward()
         return self.output[: len(x)].clone()
 
-    def backward(self, gradient: Tensor, replay: int) -> list[Tensor]:
+    def gradients_of(self, gradient: Tensor, replay: int) -> list[Tensor]:
         """The parameters' gradients of that replay of `forward`, which has to be the last one."""
         if replay != self.replays:
             raise RuntimeError("backward of a batch whose activations a later batch has replaced")
@@ -155,7 +155,7 @@ class _Replayed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *ctx.graph.backward(gradient, ctx.replay)
+        return None, None, *ctx.graph.gradients_of(gradient, ctx.replay)
 
 
 def graphed(function: Callable[[Tensor], Tensor], prompt: nn.Module, network: nn.Module) -> Graphed:
