@@ -59,7 +59,7 @@ def own_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(cfg, "results_path", tmp_path / "results")
     monkeypatch.setattr(cfg, "device", "cpu")
     monkeypatch.setattr(cfg, "precision", "auto")
-    monkeypatch.setattr("tools.common.args.multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("tools.common.precision.multiplies_bfloat16", lambda: False)
     monkeypatch.setattr(cfg, "memory", "auto")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -20,7 +20,7 @@ from models.network_source import find_network
 from models.networks import CPU, Execution, load_network
 from models.restore import restore
 from models.timm_source import from_timm
-from tools.common.args import network_name
+from tools.common.network_names import network_name
 
 ILM, PROBE, TUNE = (f"experiments/cnn/{name}" for name in ("ilm_vp", "linear_probing", "full_finetune"))
 PLAIN = Execution(torch.device("cpu"), plain=True)

@@ -13,7 +13,8 @@ from tiny import ROOT
 import cfg
 from errors import RunError, UserError
 from tools.common import naming
-from tools.common.args import add_iteration_flags, experiment_parser
+from tools.common.args import experiment_parser
+from tools.common.mapping_flags import add_iteration_flags
 from tools.reporting.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("small")

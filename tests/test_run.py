@@ -333,7 +333,7 @@ def test_under_auto_a_run_goes_on_in_the_precision_it_began_in(begun, run_script
     """On another machine, or after an update, `auto` may mean another precision."""
     monkeypatch.setitem(experiment_parser.__kwdefaults__, "auto_bfloat16", True)
     units = begun == "bfloat16"
-    monkeypatch.setattr("tools.common.args.multiplies_bfloat16", lambda: units)
+    monkeypatch.setattr("tools.common.precision.multiplies_bfloat16", lambda: units)
     assert run_script(SCRIPT, *SMALL, "--epoch", 2)["precision"] == begun
     path = folder(SCRIPT, "tiny_small_seed7_epoch2")
     whole = (path / "log.jsonl").read_text()

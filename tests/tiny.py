@@ -21,7 +21,7 @@ from data.folder import Folder  # noqa: E402
 from models.network_row import NetworkRow  # noqa: E402
 from models.network_source import NETWORKS  # noqa: E402
 from models.networks import CPU, Network  # noqa: E402
-from tools.common import args  # noqa: E402
+from tools.common import precision  # noqa: E402
 
 
 class TinyNetwork(nn.Module):
@@ -89,7 +89,7 @@ def prepare_process() -> None:
         os.environ["LOCAL_RANK"] = "0"
         make_group = torch.distributed.init_process_group
         torch.distributed.init_process_group = lambda backend, **how: make_group("gloo", **how)
-    args.multiplies_bfloat16 = lambda: False
+    precision.multiplies_bfloat16 = lambda: False
     catalog.DATASETS = (*catalog.DATASETS, SMALL)
     NETWORKS["tiny"] = TINY
 

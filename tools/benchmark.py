@@ -30,11 +30,12 @@ from errors import unknown_name
 from models.visual_prompt import ExpansiveVisualPrompt
 from tools.benchmarking.measure import by_turns, host_seconds, image_flops, kernels, multiplication_peak, peak_memory
 from tools.benchmarking.sides import ARCHITECTURES, CLASSES, PATHS, Side, default_path, random_body, write_photographs
-from tools.common.args import AUTO_BFLOAT16, Parser, add_machine_flags, resolve_precision
+from tools.common.args import Parser, add_machine_flags
 from tools.common.command import run_command
 from tools.common.files import write_json
 from tools.common.flag_types import positive_int
 from tools.common.machine import prepare_device
+from tools.common.precision import AUTO_BFLOAT16, resolve_precision
 
 QUICK = (("efficientnet_lite0", 128), ("resnet18", 32))
 CASES = {

@@ -35,13 +35,14 @@ from errors import UserError
 from models.networks import Execution
 from models.restore import default_transforms, restore, weights_of
 from tools.common.accuracy import class_table, per_class
-from tools.common.args import Parser, add_checkpoint_flags, add_memory_flag, checkpoint_precision
+from tools.common.args import Parser, add_checkpoint_flags, add_memory_flag
 from tools.common.checkpoint import open_checkpoint
 from tools.common.command import run_command
 from tools.common.files import read_json, write_json
 from tools.common.flag_types import positive_int
 from tools.common.machine import environment
 from tools.common.memory import pieces_for
+from tools.common.precision import checkpoint_precision
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -23,8 +23,9 @@ from data.transforms import decode, restore_transforms
 from errors import UserError
 from models.networks import Execution
 from models.restore import default_transforms, restore
-from tools.common.args import Parser, add_checkpoint_flags, checkpoint_precision
+from tools.common.args import Parser, add_checkpoint_flags
 from tools.common.checkpoint import open_checkpoint
+from tools.common.precision import checkpoint_precision
 
 
 class ImageTransform:

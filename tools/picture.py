@@ -21,12 +21,13 @@ from errors import UserError
 from models.networks import Execution
 from models.prompted import Prompted
 from models.restore import default_transforms, restore
-from tools.common.args import Parser, add_checkpoint_flags, checkpoint_precision
+from tools.common.args import Parser, add_checkpoint_flags
 from tools.common.checkpoint import open_checkpoint
 from tools.common.command import run_command
 from tools.common.files import write_whole
 from tools.common.flag_types import positive_int
 from tools.common.plots import short
+from tools.common.precision import checkpoint_precision
 
 
 def main(argv: list[str] | None = None) -> Path:

@@ -21,7 +21,8 @@ from models.clip import TEMPLATES, load_clip
 from models.output_mapping import WeightLabels
 from models.prompted import Prompted
 from models.visual_prompt import AdditiveVisualPrompt, frame, scaled
-from tools.common.args import add_bayesian_flags, add_iteration_flags, clip_parser
+from tools.common.args import clip_parser
+from tools.common.mapping_flags import add_bayesian_flags, add_iteration_flags
 from tools.common.run import run_experiment
 
 parser = clip_parser(__file__, __doc__, lr=40.0, batch_size=256)

@@ -21,7 +21,8 @@ from models.clip import load_clip
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import PaddedVisualPrompt, evp_sizes, frame
-from tools.common.args import add_evp_flags, add_template_flag, clip_parser
+from tools.common.args import add_template_flag, clip_parser
+from tools.common.prompt_flags import add_evp_flags
 from tools.common.run import run_experiment
 
 TEMPLATE = "this is a photo of a {}"

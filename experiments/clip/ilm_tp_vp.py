@@ -21,7 +21,8 @@ from models.clip import TEMPLATES, load_clip
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import AdditiveVisualPrompt, frame, scaled
-from tools.common.args import add_counts_flag, add_iteration_flags, add_sources_flag, clip_parser
+from tools.common.args import clip_parser
+from tools.common.mapping_flags import add_counts_flag, add_iteration_flags, add_sources_flag
 from tools.common.run import run_experiment
 
 parser = clip_parser(__file__, __doc__, lr=40.0)

@@ -25,8 +25,9 @@ from models.output_mapping import empty_mapping
 from models.prompted import Prompted
 from models.scaled_prompt import ScaledVisualPrompt
 from models.visual_prompt import ExpansiveVisualPrompt, scaled
-from tools.common.args import add_scale_flags, experiment_parser
+from tools.common.args import experiment_parser
 from tools.common.mapping_flags import add_mapping_flags, add_name_clip_flags
+from tools.common.prompt_flags import add_scale_flags
 from tools.common.run import run_experiment
 
 parser = experiment_parser(__file__, __doc__, lr=0.001, batch_size=128)

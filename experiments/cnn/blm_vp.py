@@ -22,7 +22,8 @@ from models.networks import load_network
 from models.output_mapping import WeightLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
-from tools.common.args import add_bayesian_flags, add_iteration_flags, experiment_parser
+from tools.common.args import experiment_parser
+from tools.common.mapping_flags import add_bayesian_flags, add_iteration_flags
 from tools.common.run import run_experiment
 
 parser = experiment_parser(__file__, __doc__, lr=0.01, batch_size=256)

@@ -22,7 +22,8 @@ from models.networks import load_network
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import PaddedVisualPrompt, evp_sizes, frame
-from tools.common.args import add_evp_flags, experiment_parser
+from tools.common.args import experiment_parser
+from tools.common.prompt_flags import add_evp_flags
 from tools.common.run import run_experiment
 
 parser = experiment_parser(__file__, __doc__, lr=70.0, auto_bfloat16=False, epoch=1000, seed=42, batch_size=256)

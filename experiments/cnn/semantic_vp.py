@@ -23,8 +23,8 @@ from models.networks import load_network
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
-from tools.common.args import add_sources_flag, experiment_parser
-from tools.common.mapping_flags import add_name_clip_flags
+from tools.common.args import experiment_parser
+from tools.common.mapping_flags import add_name_clip_flags, add_sources_flag
 from tools.common.run import run_experiment
 
 parser = experiment_parser(__file__, __doc__, lr=0.01)

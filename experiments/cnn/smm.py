@@ -23,8 +23,9 @@ from models.networks import load_network
 from models.output_mapping import empty_mapping
 from models.prompted import Prompted
 from models.sample_specific import SampleSpecificVisualPrompt
-from tools.common.args import add_mask_flags, experiment_parser
+from tools.common.args import experiment_parser
 from tools.common.mapping_flags import add_mapping_flags
+from tools.common.prompt_flags import add_mask_flags
 from tools.common.run import run_experiment
 
 parser = experiment_parser(__file__, __doc__, lr=0.01, batch_size=256)

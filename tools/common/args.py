@@ -1,14 +1,11 @@
 """The flags that experiments and commands share, each with its unit or range."""
 
 import argparse
-import hashlib
-import os
 import re
 import shlex
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +18,18 @@ from tools.common.flag_types import (
     device,
     fraction,
     network,
-    number_in,
     positive_float,
     positive_int,
     precision,
     seed_number,
-    split_network,
     tag_or_file,
     text_template,
-    whole_number_in,
     zero_or_fraction,
 )
-from tools.common.machine import multiplies_bfloat16
+from tools.common.network_names import clip_name
+from tools.common.precision import AUTO_BFLOAT16
 from tools.common.settings import stated_values
 from tools.common.shell import from_here
-
-# Whether `--precision auto` is bfloat16 on a CPU with matrix units for it. False: the gradient of efficientnet_lite0
-# differs too much from that of float32 (docs/speed.md). A method's script may say False for itself.
-AUTO_BFLOAT16 = False
 
 
 class Parser(argparse.ArgumentParser):
@@ -125,37 +116,10 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser, machine: bool = True) 
         add_machine_flags(parser)
 
 
-def resolve_precision(precision: str, device, auto_bfloat16: bool = False) -> str:
-    """The precision for a torch.device. `auto` is float16 on CUDA, and float32 elsewhere.
-
-    Args:
-        auto_bfloat16: whether `auto` is bfloat16 on a CPU that multiplies in it: the method, or the checkpoint's run,
-            computes well in it.
-
-    Raises:
-        UserError: float16 on a device where its gradients cannot be scaled.
-    """
-    if precision == "auto":
-        on_cpu = "bfloat16" if auto_bfloat16 and device.type == "cpu" and multiplies_bfloat16() else "float32"
-        return "float16" if device.type == "cuda" else on_cpu
-    if precision == "float16" and device.type != "cuda":
-        raise UserError(
-            "--precision float16: its gradients are scaled on CUDA only.",
-            f"The device is {device}.",
-            "Type --precision bfloat16 or --precision float32.",
-        )
-    return precision
-
-
 def selection(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that choose training and validation images, as `Dataset.read` takes them."""
     names = ("shots", "train_fraction", "val_fraction", "val_shots", "seed")
     return {name: getattr(args, name) for name in names}
-
-
-def checkpoint_precision(args: argparse.Namespace, setup: dict[str, Any]) -> str:
-    """`resolve_precision` for a checkpoint's setup: on a CPU `auto` is bfloat16 if its run computed in it."""
-    return resolve_precision(args.precision, args.device, setup.get("precision") == "bfloat16")
 
 
 def check_cuda_graph(args: argparse.Namespace) -> None:
@@ -209,103 +173,10 @@ def add_clip_flags(parser: argparse.ArgumentParser, model: str | None, pretraine
     parser.add_argument("--preprocess", help=images)
 
 
-@cache
-def network_name(text: str) -> str:
-    """The name of a --network in folders and receipts. Files of one's own are known by the start of their md5."""
-    from torchvision.datasets.utils import calculate_md5  # late: slow to import, and seldom needed
-
-    head, path = split_network(text)
-    if not os.path.exists(path):
-        return text
-    files = [Path(path, name) for name in ("config.json", "model.safetensors", "pytorch_model.bin")]
-    sums = [calculate_md5(file) for file in ([path] if os.path.isfile(path) else files) if os.path.isfile(file)]
-    md5 = sums[0] if len(sums) == 1 else hashlib.md5("".join(sums).encode()).hexdigest()
-    return f"{head}{Path(path).stem}-{md5[:6]}"
-
-
-def clip_name(model: str, pretrained: str, config: str | None) -> str:
-    """The name of a CLIP in folders and receipts. A file's name is followed by the start of its md5."""
-    from torchvision.datasets.utils import calculate_md5  # late: slow to import, and seldom needed
-
-    architecture = Path(config).stem if config else model
-    if not os.path.isfile(pretrained):
-        return f"{architecture}-{pretrained}"
-    weights = Path(pretrained).stem.removeprefix(architecture).strip("-")
-    return "-".join(filter(None, (architecture, weights, calculate_md5(pretrained)[:6])))
-
-
 def add_template_flag(parser: argparse.ArgumentParser, usual: str) -> None:
     """--template. Without it the data set's own template is used, or else the `usual` one."""
     template = f"text prompt, {{}} for the class name; default '{usual}', or the data set's own"
     parser.add_argument("--template", type=text_template, help=template)
-
-
-def add_counts_flag(parser: argparse.ArgumentParser) -> None:
-    """--mapping-counts, of mappings that follow the counts of predictions."""
-    counts = (
-        "what an image adds to the counts that make the map: 1 for its most probable source label (the papers),"
-        " or all probabilities; default argmax"
-    )
-    parser.add_argument("--mapping-counts", choices=("argmax", "probabilities"), default="argmax", help=counts)
-
-
-def add_sources_flag(parser: argparse.ArgumentParser) -> None:
-    """--sources, of mappings that give each target several source labels (AutoVP, ICLR 2024)."""
-    sources = "source labels of each target, whose logits are averaged; default 1"
-    parser.add_argument("--sources", type=positive_int, default=1, help=sources)
-
-
-def add_bayesian_flags(parser: argparse.ArgumentParser, plus: bool = False) -> None:
-    """--smoothing, and for BLM+ --top-fraction (Cai et al., NeurIPS 2024)."""
-    smoothing = "added to the sum of each source label's counts; default 1"
-    parser.add_argument("--smoothing", type=positive_float, default=1.0, help=smoothing)
-    if plus:
-        top = "an image counts its most probable source labels, so many for each target class; in (0,1], default 0.15"
-        parser.add_argument("--top-fraction", type=fraction, default=0.15, help=top)
-
-
-def add_iteration_flags(parser: argparse.ArgumentParser) -> None:
-    """--mapping-interval and --mapping-source, of mappings that are made again while the prompt learns."""
-    interval = "number of epochs after which the map is made again; default 1"
-    parser.add_argument("--mapping-interval", type=positive_int, default=1, help=interval)
-    source = "predictions that make the map: of an extra pass, or of the last epoch's training; default pass"
-    parser.add_argument("--mapping-source", choices=("pass", "train"), default="pass", help=source)
-
-
-def add_evp_flags(parser: argparse.ArgumentParser) -> None:
-    """EVP's sizes and ablations (TMLR 2024)."""
-    where = "frame around the shrunken image, or on top of it; default pad"
-    parser.add_argument("--placement", choices=("pad", "add"), default="pad", help=where)
-    norm = "what the gradient is divided by; the default learning rate is for l2, the default"
-    parser.add_argument("--gradient-norm", choices=("l2", "l1", "linf", "none"), default="l2", help=norm)
-    parser.add_argument("--no-diversity", action="store_true", help="no random crop and flip in training")
-    width = "width of the frame, in pixels of an input of 224; default 30"
-    parser.add_argument("--prompt-size", type=whole_number_in(1, 111), default=30, help=width)
-    side = "side of the image, in pixels of an input of 224; default: what the frame leaves, or 224 for --placement add"
-    parser.add_argument("--image-size", type=whole_number_in(1, 224), help=side)
-
-
-def add_mask_flags(parser: argparse.ArgumentParser) -> None:
-    """SMM's mask network (ICML 2024)."""
-    patch = "side of the squares with one value of the mask, in pixels; default 8"
-    parser.add_argument("--patch-size", type=int, choices=(1, 2, 4, 8, 16, 32), default=8, help=patch)
-    channels = "a mask for each colour channel, or one for all; default 3"
-    parser.add_argument("--mask-channels", type=int, choices=(3, 1), default=3, help=channels)
-    layers = "layers of the mask network; default 5, for timm:vit_... 6"
-    parser.add_argument("--mask-layers", type=int, choices=(5, 6), default=5, help=layers)
-    rate = "learning rate of the mask network; default: --lr, for timm:vit_... 0.001"
-    parser.add_argument("--mask-lr", type=positive_float, help=rate)
-    schedule = "whether the mask network's learning rate falls as --lr does; default step, for timm:vit_... constant"
-    parser.add_argument("--mask-schedule", choices=("step", "constant"), default="step", help=schedule)
-
-
-def add_scale_flags(parser: argparse.ArgumentParser) -> None:
-    """AutoVP's image size (ICLR 2024)."""
-    side = "side of the image at scale 1, in pixels of an input of 224; default 128"
-    parser.add_argument("--image-size", type=whole_number_in(1, 224), default=128, help=side)
-    scale = "times this, in [0.1, 5]; default 1.5"
-    parser.add_argument("--scale", type=number_in(0.1, 5.0), default=1.5, help=scale)
-    parser.add_argument("--trainable-scale", action="store_true", help="the scale learns with the prompt")
 
 
 _DEFAULTS: dict[str, Any] = {"epoch": 200, "seed": 7, "batch_size": None, "augment": "none"}

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from errors import UserError
-from tools.common.args import network_name
 from tools.common.files import write_whole
+from tools.common.network_names import network_name
 
 
 def previous(path: Path) -> Path:

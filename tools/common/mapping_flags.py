@@ -1,17 +1,44 @@
-"""The flags of prompts that any label mapping may follow."""
+"""The flags of label mappings: of one mapping, and of prompts that any mapping may follow."""
 
 import argparse
 
 from algorithms.mapping_rules import ALL_MAPPINGS, MAPPINGS
 from errors import UserError
-from tools.common.args import (
-    Parser,
-    add_clip_flags,
-    add_counts_flag,
-    add_iteration_flags,
-    add_sources_flag,
-    clip_name,
-)
+from tools.common.args import Parser, add_clip_flags
+from tools.common.flag_types import fraction, positive_float, positive_int
+from tools.common.network_names import clip_name
+
+
+def add_counts_flag(parser: argparse.ArgumentParser) -> None:
+    """--mapping-counts, of mappings that follow the counts of predictions."""
+    counts = (
+        "what an image adds to the counts that make the map: 1 for its most probable source label (the papers),"
+        " or all probabilities; default argmax"
+    )
+    parser.add_argument("--mapping-counts", choices=("argmax", "probabilities"), default="argmax", help=counts)
+
+
+def add_sources_flag(parser: argparse.ArgumentParser) -> None:
+    """--sources, of mappings that give each target several source labels (AutoVP, ICLR 2024)."""
+    sources = "source labels of each target, whose logits are averaged; default 1"
+    parser.add_argument("--sources", type=positive_int, default=1, help=sources)
+
+
+def add_bayesian_flags(parser: argparse.ArgumentParser, plus: bool = False) -> None:
+    """--smoothing, and for BLM+ --top-fraction (Cai et al., NeurIPS 2024)."""
+    smoothing = "added to the sum of each source label's counts; default 1"
+    parser.add_argument("--smoothing", type=positive_float, default=1.0, help=smoothing)
+    if plus:
+        top = "an image counts its most probable source labels, so many for each target class; in (0,1], default 0.15"
+        parser.add_argument("--top-fraction", type=fraction, default=0.15, help=top)
+
+
+def add_iteration_flags(parser: argparse.ArgumentParser) -> None:
+    """--mapping-interval and --mapping-source, of mappings that are made again while the prompt learns."""
+    interval = "number of epochs after which the map is made again; default 1"
+    parser.add_argument("--mapping-interval", type=positive_int, default=1, help=interval)
+    source = "predictions that make the map: of an extra pass, or of the last epoch's training; default pass"
+    parser.add_argument("--mapping-source", choices=("pass", "train"), default="pass", help=source)
 
 
 def add_mapping_flags(parser: Parser, default: str, *more: str, also: tuple[str, ...] = ()) -> None:

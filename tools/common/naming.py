@@ -5,7 +5,9 @@ import hashlib
 import re
 from typing import Any
 
-from tools.common.args import Parser, network_name, resolve_precision
+from tools.common.args import Parser
+from tools.common.network_names import network_name
+from tools.common.precision import resolve_precision
 
 _LONGEST = 240  # characters that file systems allow, with room for more
 _CLEAN = re.compile(r"[^\w.+=-]+")

@@ -15,10 +15,11 @@ from algorithms.mapping_rules import ALL_MAPPINGS
 from algorithms.predictions import PredictionCounter, Predictions, count_predictions
 from algorithms.training import NonFiniteLoss, evaluate, fit, progress
 from errors import Interrupted, RunError, UserError
-from tools.common.args import Parser, check_cuda_graph, resolve_precision, selection
+from tools.common.args import Parser, check_cuda_graph, selection
 from tools.common.command import run_command
 from tools.common.machine import prepare_device
 from tools.common.memory import pieces_for
+from tools.common.precision import resolve_precision
 from tools.common.processes import join, launched, part_of_batch
 from tools.common.run_folder import AlreadyFinished, RunFolder
 from tools.common.shell import as_typed

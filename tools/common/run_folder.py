@@ -15,13 +15,14 @@ import cfg
 from algorithms.distributed import agree, world_size
 from errors import RunError, UserError
 from tools.common import plots
-from tools.common.args import Parser, network_name
+from tools.common.args import Parser
 from tools.common.board import Board
 from tools.common.checkpoint import load_latest, restore, save_checkpoint, states
 from tools.common.files import empty_folder, forget, own_folder, read_json, write_json
 from tools.common.log import Log
 from tools.common.machine import environment, without_old_objects
 from tools.common.naming import CLIP, MACHINE, PLACE, differences, run_name, setting
+from tools.common.network_names import network_name
 from tools.common.processes import is_first, launched
 from tools.common.receipt import collapse, describe, summarise
 from tools.common.settings import origins
