@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.splits import ImageArrays, Splits, whole
+from data.sources import ImageArrays
+from data.splits import Splits, whole
 from errors import UserError, prepare_command
 
 if TYPE_CHECKING:

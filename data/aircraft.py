@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.search import find_images
-from data.splits import PARTS, ImageFiles, Splits, is_below, whole
+from data.sources import ImageFiles, is_below
+from data.splits import PARTS, Splits, whole
 from errors import UserError, prepare_command
 
 

@@ -9,8 +9,9 @@ from unicodedata import normalize
 from data.files import PassedOver, find_parts, leads_to_leftover
 from data.lmdb_images import LmdbImages
 from data.search import find_images
+from data.sources import ImageFiles
 from data.spelling import on_disk, tell_spellings
-from data.splits import PARTS, ImageFiles, Split, Splits, whole
+from data.splits import PARTS, Split, Splits, whole
 from errors import UserError, in_short, prepare_command
 
 

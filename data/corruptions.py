@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from data.files import is_leftover
-from data.splits import ImageArrays, Split, whole
+from data.sources import ImageArrays
+from data.splits import Split, whole
 from errors import UserError
 
 SEVERITIES = 5

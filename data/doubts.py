@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.splits import PARTS, ImageFiles, Split, Splits
+from data.sources import ImageFiles
+from data.splits import PARTS, Split, Splits
 from errors import in_short, printable
 
 Identity = tuple  # equal for files of equal content

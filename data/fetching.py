@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from data.cache import RaggedPixels, cached_pixels, check_images, reason_of
 from data.crops import FlatPixels, crop_and_flip
 from data.image_file import quiet
-from data.splits import ImageArrays, Split
+from data.sources import ImageArrays
+from data.splits import Split
 from data.transforms import decode, keeps_size, split_transforms, vary
 from errors import UserError
 

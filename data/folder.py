@@ -5,7 +5,8 @@ from pathlib import Path
 
 from data.coop import read_split_file
 from data.files import PART_NAMES, PassedOver, find_parts, folders_in, images_below
-from data.splits import ImageFiles, Split, Splits, whole
+from data.sources import ImageFiles
+from data.splits import Split, Splits, whole
 from errors import UserError, printable
 
 

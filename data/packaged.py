@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from data.image_file import to_rgb
-from data.splits import ImageArrays, Splits, whole
+from data.sources import ImageArrays
+from data.splits import Splits, whole
 
 PICTURES = (
     "astronaut brick cat coffee coins grass gravel hubble_deep_field immunohistochemistry stereo_motorcycle page"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from unicodedata import normalize
 
-from data.splits import is_below
+from data.sources import is_below
 from errors import printable
 
 

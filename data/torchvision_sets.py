@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from data.files import PassedOver, folders_in, images_below, leads_to_leftover
-from data.splits import ImageArrays, ImageFiles, Split, Splits, is_below, whole
+from data.sources import ImageArrays, ImageFiles, is_below
+from data.splits import Split, Splits, whole
 from errors import UserError, prepare_command
 
 GTSRB_NAMES = tuple(

@@ -13,7 +13,8 @@ from data.cache import RaggedPixels
 from data.crops import FlatPixels, crop_and_flip
 from data.fetching import fetcher
 from data.loaders import build_loader
-from data.splits import ImageArrays, whole
+from data.sources import ImageArrays
+from data.splits import whole
 from data.transforms import vary
 
 CROP, FLIP = v2.RandomCrop((5, 4)), v2.RandomHorizontalFlip(0.4)

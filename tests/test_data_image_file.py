@@ -15,7 +15,8 @@ from data.cache import cached_pixels, looks_empty
 from data.catalog import find_dataset
 from data.image_file import open_rgb
 from data.loaders import build_data, build_loader
-from data.splits import ImageFiles, whole
+from data.sources import ImageFiles
+from data.splits import whole
 from errors import UserError
 
 # 3 x 2 blocks of 16 x 16 pixels, which JPEG keeps apart, and what a viewer shows of them by orientation

@@ -13,7 +13,8 @@ import data.fetching
 from data.catalog import find_dataset
 from data.fetching import _on_device, gather
 from data.loaders import WHOLE, Loader, build_data, build_loader, load_data, read_dataset
-from data.splits import ImageArrays, Splits, whole
+from data.sources import ImageArrays
+from data.splits import Splits, whole
 from data.transforms import decode
 from errors import UserError
 

@@ -11,7 +11,8 @@ from test_data_transforms import make_mixed
 from torchvision.transforms import v2
 
 from data.catalog import find_dataset
-from data.splits import ImageArrays, ImageFiles, Splits, whole
+from data.sources import ImageArrays, ImageFiles
+from data.splits import Splits, whole
 from data.transforms import decode
 
 

@@ -8,7 +8,8 @@ from make_data import make_folders
 
 import cfg
 from data.catalog import find_dataset
-from data.splits import ImageArrays, Splits, per_class, whole
+from data.sources import ImageArrays
+from data.splits import Splits, per_class, whole
 from errors import UserError
 
 COUNTS = (1, 2, 5, 20)  # training images of classes 0 to 3

@@ -17,7 +17,8 @@ from tiny import TINY, TinyNetwork
 import cfg
 from data.cache import cached_pixels
 from data.catalog import find_dataset
-from data.splits import ImageArrays, ImageFiles, sampled_checksum, whole
+from data.sources import ImageArrays, ImageFiles, sampled_checksum
+from data.splits import whole
 from errors import UserError
 from models.network_source import NETWORKS
 from tools.common.naming import differences

@@ -14,7 +14,8 @@ from test_experiments import SMALL, folder
 from data.fetching import readable_batches
 from data.loaders import as_floats, build_loader
 from data.loose_images import NO_LABEL, find_images, labels_by_file, labels_by_folder, read_labels
-from data.splits import ImageFiles, whole
+from data.sources import ImageFiles
+from data.splits import whole
 from data.transforms import restore_transforms
 from errors import RunError, UserError
 from tools.common.accuracy import class_table, per_class

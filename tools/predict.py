@@ -28,7 +28,8 @@ from data.fetching import readable_batches
 from data.image_file import quiet
 from data.loaders import as_floats
 from data.loose_images import find_images, read_labels
-from data.splits import ImageFiles, Split, whole
+from data.sources import ImageFiles
+from data.splits import Split, whole
 from errors import RunError, printable
 from tools.common.accuracy import class_table, per_class
 from tools.common.args import Parser, add_checkpoint_flags

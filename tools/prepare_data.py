@@ -15,7 +15,7 @@ from contextlib import suppress
 import cfg
 from data import catalog
 from data.dataset import Dataset, Download
-from data.splits import ImageFiles
+from data.sources import ImageFiles
 from errors import RunError, UserError, unknown_name
 from tools.common.command import run_command
 from tools.preparing.checking import check

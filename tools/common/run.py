@@ -13,16 +13,16 @@ from algorithms.distributed import world_size
 from algorithms.label_mapping import describe_mapping
 from algorithms.mapping_rules import ALL_MAPPINGS
 from algorithms.predictions import PredictionCounter, Predictions, count_predictions
-from algorithms.training import NonFiniteLoss, evaluate, fit, progress
-from errors import Interrupted, RunError, UserError
+from algorithms.training import evaluate, fit, progress
+from errors import UserError
 from tools.common.args import Parser, check_cuda_graph, selection
 from tools.common.command import run_command
 from tools.common.machine import prepare_device
 from tools.common.memory import pieces_for
 from tools.common.precision import resolve_precision
-from tools.common.processes import join, launched, part_of_batch
+from tools.common.processes import join, part_of_batch
 from tools.common.run_folder import AlreadyFinished, RunFolder
-from tools.common.shell import as_typed
+from tools.common.stopped import explain
 
 
 def run_experiment(train: Callable[[argparse.Namespace, "Run"], dict], parser: Parser) -> None:
@@ -76,7 +76,7 @@ class Run:
 
     def __exit__(self, kind, error, traceback) -> None:
         kept = self.folder.close(error)
-        if explanation := _explain(error, self.args, kept):
+        if explanation := explain(error, self.args, kept):
             raise explanation from None
 
     def identify(self, **identity: Any) -> None:
@@ -254,29 +254,3 @@ class Run:
         if self._predictions is not None:
             record |= describe_mapping(self._predictions.counts, mapping.sources.cpu())
         return record
-
-
-def _explain(error: BaseException | None, args: argparse.Namespace, kept: str) -> UserError | None:
-    """The message for an error that is no UserError; None for an error in the code, which keeps its traceback.
-
-    Args:
-        kept: a sentence on what is kept of the run.
-    """
-    stopped = f"{args.method} had to stop"
-    if isinstance(error, KeyboardInterrupt):
-        how = " (with torchrun, as before)" if launched() else ""
-        return Interrupted("Interrupted.", kept, f"To continue: {as_typed(args.command)}{how}")
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return RunError(
-            f"{stopped}: out of memory on {args.device}.", kept, "Try a lower --memory, or a lower --batch-size."
-        )
-    if args.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        reason = " ".join(str(error).split())[:200]
-        return RunError(f"--compile: torch.compile failed ({reason}).", kept, "Run it without --compile.")
-    if isinstance(error, ValueError) and "Expected more than 1 value per channel" in str(error):  # torch's batch norm
-        asked = f"{args.network}: its batch normalisation trains on two images or more."
-        return UserError(asked, "A training batch has one image.", "Take more training images, or --batch-size 2.")
-    if isinstance(error, NonFiniteLoss):
-        lower = f"Try a lower --lr than {args.lr:g}, or --precision float32."
-        return RunError(f"{stopped}: {error}.", kept, lower)
-    return None
