@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from errors import UserError
-from models.clip_source import ClipRow, build_clip, find_clip
+from models.clip_source import ClipRow, find_clip
+from models.clip_weights import build_clip
 from models.networks import Execution, Network
 from models.weights_file import weights_hash
 

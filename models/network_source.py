@@ -1,4 +1,4 @@
-"""The table of ImageNet classifiers, and their weights: a package's, or torchvision's. timm's: `timm_source.py`."""
+"""The table of ImageNet classifiers, and their weights: a package's, or torchvision's. `timm_source.py` has timm's."""
 
 from functools import partial
 from importlib import import_module
@@ -10,7 +10,8 @@ from torchvision import models as torchvision_models
 
 from errors import UserError, unknown_name
 from models.network_row import NetworkRow, checkpoint_folder, missing, unreadable
-from models.timm_source import folder_row, from_timm, hub_row, timm_row
+from models.timm_own import folder_row, hub_row, timm_row
+from models.timm_source import from_timm
 
 HALF = (0.5, 0.5, 0.5)
 SOURCES = {"timm:": timm_row, "local-dir:": folder_row, "hf-hub:": hub_row}

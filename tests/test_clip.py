@@ -21,9 +21,10 @@ from algorithms import label_mapping
 from data.catalog import find_dataset
 from data.loaders import build_loader
 from errors import UserError
-from models import clip_source
+from models import clip_weights
 from models.clip import TEMPLATES, build_classifier, build_encoder, encode_texts, load_clip, text_prompts, tokens_of
-from models.clip_source import build_clip, find_clip
+from models.clip_source import find_clip
+from models.clip_weights import build_clip
 from models.network_row import checkpoint_folder
 from models.networks import CPU, Execution, Network
 
@@ -420,7 +421,7 @@ def test_weights_in_openais_format(kind, tmp_path, monkeypatch, caplog, float64)
         with pytest.raises(UserError, match="may hold code, and none that OpenAI published"):
             classifier(row_of(files), NAMES)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        monkeypatch.setattr(clip_source, "OPENAI_SHA256", clip_source.OPENAI_SHA256 | {digest})
+        monkeypatch.setattr(clip_weights, "OPENAI_SHA256", clip_weights.OPENAI_SHA256 | {digest})
     else:
         torch.save(state, path)
     caplog.clear()
@@ -431,7 +432,7 @@ def test_weights_in_openais_format(kind, tmp_path, monkeypatch, caplog, float64)
 
 def test_openais_own_folder_is_looked_into(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert len(clip_source.OPENAI_SHA256) == 9 and all(len(digest) == 64 for digest in clip_source.OPENAI_SHA256)
+    assert len(clip_weights.OPENAI_SHA256) == 9 and all(len(digest) == 64 for digest in clip_weights.OPENAI_SHA256)
     file = tmp_path / ".cache" / "clip" / "ViT-B-32.pt"
     file.parent.mkdir(parents=True)
     file.write_text("cut off")
@@ -440,8 +441,8 @@ def test_openais_own_folder_is_looked_into(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="could not be downloaded"):  # a damaged file there is not in the way
         classifier(row, NAMES)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    clip_source._sha256.cache_clear()
-    monkeypatch.setattr(clip_source, "OPENAI_SHA256", clip_source.OPENAI_SHA256 | {digest})
+    clip_weights._sha256.cache_clear()
+    monkeypatch.setattr(clip_weights, "OPENAI_SHA256", clip_weights.OPENAI_SHA256 | {digest})
     with pytest.raises(UserError, match="They cannot be read") as caught:
         classifier(row, NAMES)
     assert str(file) in str(caught.value)
