@@ -1,13 +1,11 @@
 """Loads a CLIP: its weights from this machine or the net, into open_clip's model, and its tokenizer."""
 
 import hashlib
-import urllib.request
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from urllib.error import HTTPError
 
 import huggingface_hub
 import open_clip
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 
 from errors import UserError, in_short
 from models.clip_source import ClipRow
-from models.network_row import checkpoint_folder
+from models.network_row import checkpoint_folder, require_connection
 from models.weights_file import read_state, state_differences, why_unreadable
 
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -119,9 +117,8 @@ def _weights(row: ClipRow) -> Path:
     for cached in (huggingface_hub.try_to_load_from_cache(repository, name) for name in names if repository):
         if isinstance(cached, str):
             return Path(cached)
-    try:  # one request first: the hub's own client would retry a missing connection for a minute and a half
-        with suppress(HTTPError):  # any answer shows a connection; the file may have another name there
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
+    try:
+        require_connection(url)
         return Path(open_clip.download_pretrained(published))
     except Exception as error:  # the hub's client raises errors of its own, too
         raise UserError(

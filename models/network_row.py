@@ -1,8 +1,11 @@
 """One row of the table of networks, and what is said where a row's weights cannot be had or read."""
 
+import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.error import HTTPError
 
 import torch
 from torch import nn
@@ -34,6 +37,15 @@ class NetworkRow:
 def checkpoint_folder() -> Path:
     """Where torch keeps downloaded weights, and where a user may put a file by hand."""
     return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def require_connection(url: str) -> None:
+    """Raises an OSError where there is no connection: the hub's own client would try again for a minute and a half.
+
+    Any answer shows a connection. The hub may have the file under another name, or refuse this request.
+    """
+    with suppress(HTTPError):
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
 
 
 def missing(name: str, file: Path, url: str, reason: object) -> UserError:

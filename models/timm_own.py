@@ -4,18 +4,16 @@ timm takes a second to import, so only the functions that need it do.
 """
 
 import json
-import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 
 from torch import Tensor, nn
 
 from errors import UserError, in_short
-from models.network_row import CLASS_NAMES, NetworkRow, unreadable
+from models.network_row import CLASS_NAMES, NetworkRow, require_connection, unreadable
 from models.timm_source import no_such_name, numbered, pretrained_cfg, published_row
 from models.weights_file import read_state, state_differences, why_unreadable
 
@@ -172,8 +170,7 @@ def _from_hub(asked: str, repository: str, revision: str | None, names: Sequence
             if isinstance(cached, str):
                 return Path(cached)
         url = huggingface_hub.hf_hub_url(repository, names[0], revision=revision)
-        with suppress(HTTPError):  # any answer shows a connection; the hub's client would retry a missing one for long
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
+        require_connection(url)
         for name in names:
             with suppress(EntryNotFoundError):
                 return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))

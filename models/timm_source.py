@@ -3,7 +3,6 @@
 timm takes a second to import, so only the functions that need it do.
 """
 
-import urllib.request
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from errors import UserError
-from models.network_row import CLASS_NAMES, NetworkRow, checkpoint_folder, missing, unreadable
+from models.network_row import CLASS_NAMES, NetworkRow, checkpoint_folder, missing, require_connection, unreadable
 
 
 def published_row(asked: str, name: str) -> NetworkRow:
@@ -34,8 +33,8 @@ def from_timm(asked: str, name: str) -> nn.Module:
     url = huggingface_hub.hf_hub_url(repository, "model.safetensors")
     source = file if file.is_file() else huggingface_hub.try_to_load_from_cache(repository, "model.safetensors")
     if not isinstance(source, str | Path):
-        try:  # one request first: the hub's own client would retry a missing connection for a minute and a half
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
+        try:
+            require_connection(url)
             source = huggingface_hub.hf_hub_download(repository, "model.safetensors")
         except Exception as error:  # the hub's client raises errors of its own, too
             raise missing(asked, file, url, error) from None
