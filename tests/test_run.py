@@ -21,7 +21,7 @@ import cfg
 import tools.common.run
 from algorithms import training
 from errors import RunError, UserError
-from tools.common import plots, run_folder
+from tools.common import figures, plots
 from tools.common.args import experiment_parser
 from tools.common.checkpoint import load_checkpoint, save_checkpoint
 
@@ -93,7 +93,7 @@ def test_figures_are_drawn_now_and_then_and_at_the_end(run_script, heat_maps, mo
     seconds = [json.loads(line)["figure_seconds"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert min(seconds[0], seconds[3]) > max(seconds[1:3]) > 0
 
-    monkeypatch.setattr(run_folder, "_SECONDS_BETWEEN_FIGURES", 0)
+    monkeypatch.setattr(figures, "_SECONDS_BETWEEN_MAPS", 0)
     run_script(SCRIPT, *SMALL, "--epoch", 4, "--fresh")
     assert len(heat_maps) == 2 + 4
 

@@ -228,7 +228,7 @@ class Run:
     def _drawn_counter(self, model, data) -> PredictionCounter:
         """A counter for the test predictions, which the heat map shows."""
         counter = self._counter(model)
-        self.folder.draw(model, data.class_names, data.test.examples, counter)
+        self.folder.figures.of_prompted(model, data.class_names, data.test.examples, counter)
         return counter
 
     def _recorded(self, on_epoch_start: Callable[[int], dict | None], mapping) -> Callable[[int], dict]:

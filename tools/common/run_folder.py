@@ -5,7 +5,6 @@ import gc
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any
 import cfg
 from algorithms.distributed import agree, world_size
 from errors import RunError, UserError
-from tools.common import plots
 from tools.common.args import Parser
 from tools.common.board import Board
 from tools.common.checkpoint import load_latest, restore, save_checkpoint, states
+from tools.common.figures import Figures
 from tools.common.files import empty_folder, forget, own_folder, read_json, write_json
 from tools.common.log import Log
 from tools.common.machine import environment, without_old_objects
@@ -27,8 +26,6 @@ from tools.common.processes import is_first, launched
 from tools.common.receipt import collapse, describe, summarise
 from tools.common.settings import origins
 from tools.common.shell import as_typed
-
-_SECONDS_BETWEEN_FIGURES = 30  # drawing one may take longer than an epoch
 
 
 class AlreadyFinished(Exception):
@@ -42,6 +39,7 @@ class RunFolder:
         path: the folder.
         precision: "float32", "bfloat16" or "float16". Once the folder is open, it is that of the run's first start.
         log: the epochs.
+        figures: what is drawn of the run.
         receipt: entries that result.json gets besides the numbers.
         result: the receipt of the finished run; None before.
     """
@@ -53,8 +51,7 @@ class RunFolder:
         self.log = Log(self.path / "log.jsonl")
         self.receipt: dict[str, Any] = {}
         self.result: dict | None = None
-        self._figures: dict[str, Callable] = {}
-        self._map_is_drawn, self._drawn_at = True, -float("inf")
+        self.figures = Figures(self.path)
         self._parts: dict[str, Any] = {}
         self._saved_epochs = 0
         self._earlier: dict[str, Any] = {}  # args.json of an earlier start
@@ -181,14 +178,10 @@ class RunFolder:
             self._checkpoint.unlink(missing_ok=True)
         print(f"Continuing after epoch {self._saved_epochs} of {self.args.epoch}, from {file}", flush=True)
 
-    def draw(self, model, target_names: Sequence[str], examples, counter) -> None:
-        """Asks for the figures of a prompted model: the map now and then, map and prompt at the end."""
-        self._figures = plots.prompted_figures(model, counter, examples, model.network.class_names, target_names)
-
     def end_epoch(self, epoch: int, record: dict) -> None:
         """Writes the epoch's record, pictures, checkpoint and receipt. `epoch` counts from 0, the record from 1."""
         begin = time.monotonic()
-        pictures = self._draw_map(is_last=epoch + 1 >= self.args.epoch)
+        pictures = self.figures.draw_map(is_last=epoch + 1 >= self.args.epoch)
         record = {"epoch": epoch + 1, **record, "figure_seconds": time.monotonic() - begin}
         self.log.append(record)
         if self._board:
@@ -207,24 +200,13 @@ class RunFolder:
         if pictures:
             gc.collect()  # a figure's objects refer to each other; without this Python lets them grow to 60 MB
 
-    def _draw_map(self, is_last: bool) -> list[Path]:
-        """Draws the heat map, if there is one, after the last epoch, and else if the last drawing was long ago."""
-        if "mapping" not in self._figures:
-            return []
-        self._figures["mapping"].note()
-        self._map_is_drawn = is_last or time.monotonic() - self._drawn_at >= _SECONDS_BETWEEN_FIGURES
-        if not self._map_is_drawn:
-            return []
-        self._drawn_at = time.monotonic()
-        return [self._draw("mapping", self._figures["mapping"])]
-
     def _collapse(self, epochs: int | None = None) -> str | None:
         return collapse(self.log.records[:epochs], len(self._setup["class_names"]), self.args)
 
     def finish(self, **receipt: Any) -> dict:
         """Draws the figures, completes the receipt with these entries and prints what the user may type next."""
         self.receipt |= receipt
-        self._draw_figures()
+        self.figures.draw_at_end(self.log.records)
         self.result = self._write_result("finished")
         return self.report()
 
@@ -232,14 +214,6 @@ class RunFolder:
         """Prints the finished run's numbers and what to type next."""
         print(describe(self.result, self.path), flush=True)
         return self.result
-
-    def _draw_figures(self) -> None:
-        for name, draw in (self._figures | {"curves": lambda: plots.curves_figure(self.log.records)}).items():
-            if name != "mapping" or not self._map_is_drawn:
-                self._draw(name, draw)
-
-    def _draw(self, name: str, draw: Callable) -> Path:
-        return plots.save(draw(), self.path / f"{name}.png")
 
     def _write_result(self, status: str) -> dict:
         result = {
@@ -287,5 +261,6 @@ class RunFolder:
         self.log.records = self.log.records[: self._saved_epochs]
         with suppress(RunError, RuntimeError):  # a full disk, or a GPU whose memory is full
             self._write_result(status)
-            self._figures = {} if launched() else self._figures  # the GPU may wait for the others in vain
-            self._draw_figures()
+            if launched():  # the GPU may wait for the others in vain
+                self.figures = Figures(self.path)
+            self.figures.draw_at_end(self.log.records)
