@@ -177,7 +177,10 @@ def as_floats(images: Tensor, device: torch.device) -> Tensor:
     """Fetched images on the device: (B,3,h,w) in [0,1]. What is no image, such as features, only moves there."""
     images = images.to(device, non_blocking=True)
     images = images.expand(-1, 3, -1, -1) if images.ndim == 4 else images
-    return images.float().div_(255) if images.dtype == torch.uint8 else images
+    if images.dtype != torch.uint8:
+        return images
+    # CUDA multiplies by 1/255 where the divisor is a number, which rounds otherwise than the CPU's division.
+    return images.float().div_(torch.full((), 255.0, device=device))
 
 
 def load_data(

@@ -9,6 +9,7 @@ copying into and out of the tensors that were recorded.
 - torch.compile and forward hooks run Python, which a replay does not. They are refused.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,10 +23,7 @@ _WITHOUT = "Run it without --cuda-graph."
 
 
 class Recorder:
-    """Records and replays work on a CUDA device. What one recorder has recorded shares its memory.
-
-    It has not run on a GPU yet. `tests/test_cuda.py` tries it.
-    """
+    """Records and replays work on a CUDA device. What one recorder has recorded shares its memory."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -61,24 +59,35 @@ class Graphed:
         function: images (B,3,h,w) -> (B,S), each row from its own image alone. It does the same work on the device for
             every batch of a shape, and reads nothing back from it.
         modules: the modules that it uses. Their parameters may change in place, and learn if they require gradients.
+        required: False: where the function cannot be recorded, it is called as it is, and a warning says so.
 
     Raises:
-        UserError: a module has a forward hook.
-        RunError: the function cannot be recorded.
+        UserError: it is required, and a module has a forward hook.
+        RunError: it is required, and the function cannot be recorded.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], modules: Sequence[nn.Module]):
-        self.function = function
+    def __init__(self, function: Callable[[Tensor], Tensor], modules: Sequence[nn.Module], required: bool = True):
+        self.function, self.required, self._fails = function, required, False
         self._modules = [module for each in modules for module in each.modules()]
         self._parameters = [parameter for each in modules for parameter in each.parameters() if parameter.requires_grad]
         self._graphs: dict[tuple, _Graph] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self._fails or x.requires_grad or not len(x):
+            return self.function(x)
+        try:
+            return self._replayed(x)
+        except (UserError, RunError) as error:
+            if self.required:
+                raise
+            self._fails = True
+            warnings.warn(f"{error.found} It is computed without CUDA graphs.", stacklevel=2)
+            return self.function(x)
+
+    def _replayed(self, x: Tensor) -> Tensor:
         if any(module._forward_hooks or module._forward_pre_hooks for module in self._modules):
             hooks = "A module of the prompt or the network has a forward hook, which a recorded graph would not call."
             raise UserError("--cuda-graph replays the model without its Python code.", hooks, _WITHOUT)
-        if x.requires_grad or not len(x):
-            return self.function(x)
         parameters = self._parameters if torch.is_grad_enabled() else []
         key = (bool(parameters), any(module.training for module in self._modules), x.shape[1:], x.dtype)
         if key not in self._graphs or len(self._graphs[key].images) < len(x):
@@ -104,7 +113,7 @@ class _Graph:
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            found = f"It cannot be: {str(error).strip().splitlines()[0]}"
+            found = f"The model cannot be recorded: {str(error).strip().splitlines()[0]}"
             raise RunError("--cuda-graph: the model has to be recorded.", found, _WITHOUT) from error
         self._root = None  # else torch would remember the recording's stream for the parameters' gradients
 
@@ -158,20 +167,24 @@ class _Replayed(torch.autograd.Function):
         return None, None, *ctx.graph.gradients_of(gradient, ctx.replay)
 
 
-def graphed(function: Callable[[Tensor], Tensor], prompt: nn.Module, network: nn.Module) -> Graphed:
-    """`function`, network(prompt(x)), recorded.
+def graphed(function: Callable[[Tensor], Tensor], prompt: nn.Module, network: nn.Module) -> Graphed | None:
+    """`function`, network(prompt(x)), recorded as `network.cuda_graph` asks.
 
-    Args:
-        prompt: one with `graphable = True` (`visual_prompt.py`).
-        network: a frozen `Network`.
+    Returns:
+        None if it asks for no graphs, or if it leaves the choice and there can be none: the network learns, or the
+        prompt does not say `graphable = True` (`visual_prompt.py`).
 
     Raises:
-        UserError: a prompt or a network of another kind.
+        UserError: it demands graphs, and there can be none.
     """
+    graphable = getattr(prompt, "graphable", False)
+    if not network.cuda_graph:
+        leaves_it = network.cuda_graph is None and network.frozen and graphable
+        return Graphed(function, (prompt, network), required=False) if leaves_it else None
     if not network.frozen:
         found = "This network learns: the images that fill up a batch would change its batch statistics."
         raise UserError("--cuda-graph records a frozen network.", found, _WITHOUT)
-    if not getattr(prompt, "graphable", False):
+    if not graphable:
         name = type(prompt).__name__
         asked = "--cuda-graph records a prompt that does the same work on the GPU for every batch."
         found = f"{name} does not promise that (it may draw random numbers on the CPU)."

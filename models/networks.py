@@ -30,10 +30,10 @@ class Execution:
         plain: the slow reference: no batch normalisation is folded, the memory format is kept, no weight is stored in
             half precision, no border is shared.
         compile: torch.compile compiles the network at the first batch, for its size. No border is shared then.
-        share_border: whether the border of a prompt is computed once a batch. None: on the CPU only. It has not been
-            measured on CUDA yet.
-        cuda_graph: whether prompt and network are recorded as CUDA graphs (`graphed.py`). None: no. It has not been
-            measured yet.
+        share_border: whether the border of a prompt is computed once a batch. None: on the CPU, and in CUDA graphs.
+            Without graphs the GPU would wait for its many small kernels.
+        cuda_graph: whether prompt and network are recorded as CUDA graphs (`graphed.py`). None: on CUDA, if the network
+            is frozen, the prompt allows it, and recording succeeds. True: an error where one of these does not hold.
     """
 
     device: torch.device
@@ -68,9 +68,11 @@ class Network(nn.Module):
         self.input_size, self.class_names, self.setup = row.input_size, row.class_names, setup
         self.register_buffer("mean", torch.tensor(row.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(row.std).view(3, 1, 1), persistent=False)
-        wanted = run.device.type == "cpu" if run.share_border is None else run.share_border
-        self.shares_border = wanted and frozen and not run.plain and not run.compile
-        self.cuda_graph = bool(run.cuda_graph)
+        fast = frozen and not run.plain and not run.compile
+        by_default = True if run.device.type == "cpu" else None  # None: if prompt and network are recorded
+        self.shares_border = (by_default if run.share_border is None else run.share_border) if fast else False
+        possible = fast and run.device.type == "cuda"
+        self.cuda_graph = run.cuda_graph if possible or run.cuda_graph else False
         # An epoch's last batch is filled up with black images: else it would be compiled again. Where batch
         # normalisation learns, they would change it.
         self._one_size = 0 if run.compile and frozen else None

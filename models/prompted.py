@@ -20,9 +20,9 @@ class Prompted(nn.Module):
         mapping: source logits (B,S) -> target logits (B,T). It is moved to the network's device.
 
     Attributes:
+        graphed: `source_logits` as CUDA graphs (`Graphed`), or None. `--cuda-graph` decides it.
         shares_border: whether the border of a prompt with `constant_border` is computed once a batch (`share_border`).
-            The function and its gradients are the same. `--share-border` and `--plain` decide it.
-        graphed: `source_logits` as CUDA graphs (`Graphed`) if `--cuda-graph` asks for it, else None.
+            The function and its gradients are the same. `--share-border`, `--cuda-graph` and `--plain` decide it.
 
     Raises:
         UserError: the network has fewer source labels than there are targets, prompt or mapping is no `Part`, prompt or
@@ -48,8 +48,9 @@ class Prompted(nn.Module):
             )
         self.network = network
         self.prompt, self.mapping = prompt.to(network.mean.device), mapping.to(network.mean.device)
-        self.shares_border = network.shares_border and getattr(prompt, "constant_border", False)
-        self.graphed = graphed(self._source_logits, self.prompt, network) if network.cuda_graph else None
+        self.graphed = graphed(self._source_logits, self.prompt, network)
+        shared = self.graphed is not None if network.shares_border is None else network.shares_border
+        self.shares_border = shared and getattr(prompt, "constant_border", False)
 
     def source_logits(self, x: Tensor) -> Tensor:
         """Images (B,3,h,w) in [0,1] -> (B,S)."""

@@ -61,10 +61,11 @@ def test_paths_do_the_same_work_in_their_own_way(tmp_path, args, float64):
 
 
 def test_the_default_path_is_that_of_the_scripts():
-    for device in (CPU, torch.device("meta")):  # a default border is shared on the CPU alone
+    for device in (CPU, torch.device("meta")):  # CUDA's: test_graphed.py
         network = load_network("tiny", Execution(device))
         asked = sides.PATHS[sides.default_path(device)]
-        assert (network.shares_border, network.cuda_graph) == (asked["share_border"], asked.get("cuda_graph", False))
+        assert (bool(network.shares_border), network.cuda_graph) == (asked["share_border"], asked["cuda_graph"])
+    assert sides.PATHS[sides.default_path(torch.device("cuda"))] == {"share_border": True, "cuda_graph": True}
 
 
 def test_random_weights_give_values_that_float16_can_hold():

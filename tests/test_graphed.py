@@ -290,12 +290,54 @@ def test_methods_without_a_prompt_refuse(script, words, small, monkeypatch):
         load_script(script).main([*words(script), "--cuda-graph"])
 
 
-def test_the_default_is_no_graph_on_any_device():
-    for device in ("cpu", "cuda", "meta"):
-        for asked, expected in ((None, False), (False, False), (True, True)):
-            how = Execution(torch.device("cpu" if device == "cuda" else device), cuda_graph=asked)
-            network = models.networks.Network(nn.Identity(), TINY, how, frozen=True, setup={})
-            assert network.cuda_graph is expected
+@pytest.mark.parametrize(
+    ("device", "frozen", "flags", "graph", "border"),
+    [
+        ("cpu", True, {}, False, True),
+        ("meta", True, {}, False, None),
+        ("cuda", True, {}, None, None),
+        ("cuda", True, {"cuda_graph": False}, False, None),
+        ("cuda", True, {"cuda_graph": True, "share_border": False}, True, False),
+        ("cuda", True, {"share_border": True}, None, True),
+        ("cuda", True, {"plain": True}, False, False),
+        ("cuda", True, {"compile": True}, False, False),
+        ("cuda", False, {}, False, False),
+    ],
+)
+def test_the_default_is_a_graph_on_cuda(device, frozen, flags, graph, border, monkeypatch):
+    """None: as the prompt allows it, and the border is shared in a graph."""
+    monkeypatch.setattr(models.networks.Network, "to", lambda self, device: self)  # there may be no GPU
+    how = Execution(torch.device(device), **flags)
+    network = models.networks.Network(nn.Identity(), TINY, how, frozen=frozen, setup={})
+    assert (network.cuda_graph, network.shares_border) == (graph, border)
+
+
+@pytest.mark.parametrize(("prompt", "graph"), [("padded", True), ("additive", True), ("random patch", False)])
+def test_by_default_what_can_be_recorded_is_recorded(prompt, graph):
+    made = {**PROMPTS, "random patch": lambda: RandomPatchVisualPrompt(8, 64, torch.ones(3))}[prompt]()
+    network = load_network("tiny", Execution(torch.device("cpu")))
+    network.cuda_graph = network.shares_border = None  # as on CUDA
+    model = Prompted(made, network, SelectLabels(4))
+    assert (model.graphed is not None) == graph and model.shares_border == (prompt == "padded")
+
+
+def refuse(*_) -> None:
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize("fault", ["hook", "capture"])
+def test_by_default_what_cannot_be_recorded_is_computed_without_graphs(fault, monkeypatch):
+    network = load_network("tiny", Execution(torch.device("cpu"), share_border=False))
+    network.cuda_graph = None
+    model = Prompted(PROMPTS["padded"](), network, SelectLabels(4))
+    x, expected = torch.rand(2, 3, 32, 32), prompted(PROMPTS["padded"](), False)
+    if fault == "hook":
+        network.body.conv2.register_forward_hook(lambda *_: None)
+    else:
+        monkeypatch.setattr(Eager, "capture", refuse)
+    with pytest.warns(UserWarning, match="without CUDA graphs"):
+        assert model.source_logits(x).equal(expected.source_logits(x))
+    assert model.source_logits(x).equal(expected.source_logits(x))  # it is said once
 
 
 class Custom(PaddedVisualPrompt):

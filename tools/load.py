@@ -87,5 +87,6 @@ def load(args: argparse.Namespace, **execution: object) -> Loaded:
         dataset = find_dataset(setup["dataset"]).read()
         setup |= {"class_names": dataset.class_names, "image_size": dataset.image_size}
     transform = ImageTransform(restore_transforms(setup, default_transforms))
-    run = Execution(args.device, checkpoint_precision(args, setup), **execution)
+    how = {"cuda_graph": False} | execution  # batches of any size may come
+    run = Execution(args.device, checkpoint_precision(args, setup), **how)
     return Loaded(restore(checkpoint, setup, run), transform, tuple(setup["class_names"]))

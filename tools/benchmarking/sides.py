@@ -35,8 +35,8 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
 }
 PATHS: dict[str, dict[str, bool]] = {  # a path of the benchmark -> what differs in its `Execution`
     "plain": {"plain": True},
-    "dense": {"share_border": False},
-    "shared": {"share_border": True},
+    "dense": {"share_border": False, "cuda_graph": False},
+    "shared": {"share_border": True, "cuda_graph": False},
     "graphed": {"share_border": False, "cuda_graph": True},
     "graphed_shared": {"share_border": True, "cuda_graph": True},
     "compiled": {"compile": True},
@@ -91,7 +91,7 @@ class Side:
 
 def default_path(device: torch.device) -> str:
     """The path that a script takes without a flag."""
-    return "shared" if device.type == "cpu" else "dense"
+    return {"cpu": "shared", "cuda": "graphed_shared"}.get(device.type, "dense")
 
 
 @torch.no_grad()

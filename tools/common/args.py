@@ -205,9 +205,9 @@ def _add_experiment_flags(
     parser.add_argument("--plain", action="store_true", help=plain)
     compiled = "torch.compile for the network; no border is shared then"
     parser.add_argument("--compile", action="store_true", help=compiled)
-    border = "compute the border of the prompted images once a batch; default: on the CPU, not on CUDA"
+    border = "compute the border of the prompted images once a batch; default: on the CPU, and with CUDA graphs"
     parser.add_argument("--share-border", action=argparse.BooleanOptionalAction, help=border)
-    graph = "record prompt and network as CUDA graphs, on CUDA; default: no, since it has not been measured"
+    graph = "record prompt and network as CUDA graphs; default: on CUDA, where the prompt can be recorded"
     parser.add_argument("--cuda-graph", action=argparse.BooleanOptionalAction, help=graph)
     parser.add_argument("--fresh", action="store_true", help="start over, even if this run has a checkpoint")
     add_machine_flags(parser)
