@@ -5,13 +5,15 @@ source label (`algorithms/predictions.py` counts them), or another measure of ho
 tensor of source labels, (T,) or (T,m) int64, or of weights, (S,T) float32.
 """
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
 
 _CHUNK = 65536
 
 
-def frequency_label_mapping(counts: Tensor, sources: int = 1) -> Tensor:
+def frequency_label_mapping(counts: Tensor, sources: int = 1, former: Tensor | None = None) -> Tensor:
     """The map without a source label twice that follows the counts greedily.
 
     FLM (Chen et al., CVPR 2023); ILM makes it again every epoch. With several sources a target it is FreqMap of AutoVP
@@ -20,11 +22,12 @@ def frequency_label_mapping(counts: Tensor, sources: int = 1) -> Tensor:
     The largest count of the matrix fixes its (source, target) pair. The source label is removed, and the target too
     once it has all its sources. The next largest count follows, until every target is removed. Ties go to the smallest
     source label, then to the smallest target label. So targets without a count left take the smallest unused sources,
-    in order.
+    in order. With a `former` map they first keep their former sources, where these are unused. No paper does this.
 
     Args:
         counts: (S,T) numbers from 0, S >= T * sources: counts, or masses of probability.
         sources: m, how many source labels each target gets.
+        former: (T,) or (T,m) int64, the map before; -1: none.
 
     Returns:
         (T,) int64, or (T,m) for m > 1 in the order in which the pairs were fixed; no value twice.
@@ -37,13 +40,20 @@ def frequency_label_mapping(counts: Tensor, sources: int = 1) -> Tensor:
     order = torch.argsort(counts[pairs[:, 0], pairs[:, 1]], descending=True, stable=True)
     mapping: list[list[int]] = [[] for _ in range(num_target)]
     used: set[int] = set()
-    for some in order.split(_CHUNK):  # masses have S x T entries, and the targets are full long before the last
-        for source, target in pairs[some].tolist():
+
+    def fix(pairs: Iterable[Sequence[int]]) -> None:
+        for source, target in pairs:
             if len(mapping[target]) < sources and source not in used:
                 mapping[target].append(source)
                 used.add(source)
+
+    for some in order.split(_CHUNK):  # masses have S x T entries, and the targets are full long before the last
+        fix(pairs[some].tolist())
         if len(used) == num_target * sources:
             break
+    if former is not None:
+        rows = enumerate(former.reshape(num_target, -1).tolist())
+        fix((source, target) for target, row in rows for source in row if source >= 0)
     unused = (source for source in range(num_source) if source not in used)
     for row in mapping:
         row += [next(unused) for _ in range(sources - len(row))]

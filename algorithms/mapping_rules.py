@@ -17,8 +17,9 @@ class Rule:
     """How a mapping is made, and when.
 
     Args:
-        make: (S,T) counts or masses, and the flags (`sources`, `seed`) -> what the output mapping's `set` takes. None:
-            no predictions make this mapping. It learns, or the script makes it.
+        make: (S,T) counts or masses, the flags (`sources`, `seed`, `unpredicted`), and the sources (T,m) of the map
+            before (-1: none) -> what the output mapping's `set` takes. None: no predictions make this mapping. It
+            learns, or the script makes it.
         kind: the output mapping that it fits: `index`, `weights` or `linear` (`models.output_mapping.empty_mapping`).
         flags: the names of the flags that it heeds, of those that only some mappings heed.
         counted: False: `make` gets a tensor (S,T) on the device `meta`, which has no values. Nothing is counted.
@@ -26,7 +27,7 @@ class Rule:
             probable one counts 1, or what --mapping-counts says.
     """
 
-    make: Callable[[Tensor, Any], Tensor] | None = None
+    make: Callable[[Tensor, Any, Tensor], Tensor] | None = None
     kind: str = "index"
     flags: tuple[str, ...] = ()
     counted: bool = True
@@ -43,22 +44,22 @@ def top_fraction(num_target: int, fraction: float = 0.15) -> int:
     return max(1, int(fraction * num_target))
 
 
-def _random(counts: Tensor, flags: Any) -> Tensor:
+def _random(counts: Tensor, flags: Any, former: Tensor) -> Tensor:
     return random_label_mapping(*counts.shape, torch.Generator().manual_seed(flags.seed))
 
 
-def _frequency(counts: Tensor, flags: Any) -> Tensor:
-    return frequency_label_mapping(counts, flags.sources)
+def _frequency(counts: Tensor, flags: Any, former: Tensor) -> Tensor:
+    return frequency_label_mapping(counts, flags.sources, former if flags.unpredicted == "keep" else None)
 
 
-def _bayesian(counts: Tensor, flags: Any) -> Tensor:
+def _bayesian(counts: Tensor, flags: Any, former: Tensor) -> Tensor:
     return bayesian_label_mapping(counts)
 
 
 MAPPINGS = {
     "rlm": Rule(_random, counted=False),
     "flm": Rule(_frequency, flags=("mapping_counts", "sources")),
-    "ilm": Rule(_frequency, flags=("mapping_counts", "sources", *_AGAIN)),
+    "ilm": Rule(_frequency, flags=("mapping_counts", "sources", "unpredicted", *_AGAIN)),
     "blm": Rule(_bayesian, "weights", flags=("mapping_counts", *_AGAIN)),
     "blmp": Rule(_bayesian, "weights", flags=_AGAIN, top=top_fraction),
 }

@@ -164,18 +164,20 @@ def evaluate(
 
 
 def step_schedule(
-    optimizer: torch.optim.Optimizer, epochs: int, constant: Collection[int] = ()
+    optimizer: torch.optim.Optimizer, epochs: int, constant: Collection[int] = (), warmup: int = 0
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """ILM-VP's schedule: the learning rate times 0.1 after 50 % and again after 72 % of the epochs, in whole epochs.
 
-    The parameter groups with the numbers `constant` keep their learning rates.
+    The k-th epoch of a linear warm-up has k/warmup of that. The papers have no warm-up. The parameter groups with the
+    numbers `constant` keep their learning rates, in the warm-up too.
     """
     milestones = [max(1, int(fraction * epochs)) for fraction in (0.5, 0.72)]  # one at 0 would slow the first epoch
-    if not constant:
+    if not constant and not warmup:
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
 
     def factor(epoch: int) -> float:
-        return 0.1 ** sum(epoch >= milestone for milestone in milestones)
+        warm = min(1.0, (epoch + 1) / warmup) if warmup else 1.0
+        return warm * 0.1 ** sum(epoch >= milestone for milestone in milestones)
 
     factors = [(lambda _: 1.0) if number in constant else factor for number in range(len(optimizer.param_groups))]
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factors)

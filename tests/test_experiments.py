@@ -227,7 +227,7 @@ def test_the_map_of_training_is_of_the_last_epoch_alone(words, monkeypatch):
     module, counted = load_script("experiments/cnn/ilm_vp"), []
     make = module.frequency_label_mapping
     monkeypatch.setattr(
-        module, "frequency_label_mapping", lambda counts, m: counted.append(counts.sum()) or make(counts, m)
+        module, "frequency_label_mapping", lambda counts, *more: counted.append(counts.sum()) or make(counts, *more)
     )
     module.main([*words("experiments/cnn/ilm_vp"), *"--epoch 5 --mapping-source train --mapping-interval 2".split()])
     assert counted == [24, 24, 24]
@@ -309,7 +309,9 @@ def test_probabilities_make_the_map_of_ilm(monkeypatch):
     """Each image adds its soft-max over all source labels; the log still tells of arg-max predictions."""
     module, seen = load_script("experiments/cnn/ilm_vp"), []
     make = module.frequency_label_mapping
-    monkeypatch.setattr(module, "frequency_label_mapping", lambda masses, m: seen.append(masses) or make(masses, m))
+    monkeypatch.setattr(
+        module, "frequency_label_mapping", lambda masses, *more: seen.append(masses) or make(masses, *more)
+    )
     module.main([*SMALL, "--epoch", "1", "--mapping-counts", "probabilities"])
     assert seen[0].shape == (1000, 4)
     torch.testing.assert_close(seen[0].sum(0), torch.full((4,), 6.0, dtype=torch.float64))  # 6 images of each class
@@ -352,6 +354,32 @@ def test_a_map_that_collapses_is_told_once_and_at_the_end(predicted, told, run_s
     assert out.rfind("The map collapses") > out.rfind("Test accuracy") or not told
     run_script("experiments/cnn/ilm_vp", *SMALL, "--epoch", 1, "--mapping-counts", "probabilities")
     assert "The map collapses" not in capsys.readouterr().out
+    run_script("experiments/cnn/ilm_vp", *SMALL, "--epoch", 1, "--unpredicted", "keep")
+    assert ("so their source labels are former or arbitrary ones. Try" in capsys.readouterr().out) == told
+
+
+@pytest.mark.parametrize(("unpredicted", "expected"), [("keep", [5, 301, 302, 303]), ("smallest", [5, 0, 1, 2])])
+@pytest.mark.parametrize(
+    "script", ["experiments/cnn/ilm_vp", "experiments/cnn/watermark_vp", "experiments/clip/ilm_tp_vp"]
+)
+def test_targets_without_predictions_keep_their_sources(script, unpredicted, expected, run_script, words, monkeypatch):
+    """Each target has a source label of its own in epoch 1. In epoch 2, after a restart, only target 0 has one."""
+    every, first = torch.zeros(304, 4, dtype=torch.int64), torch.zeros(304, 4, dtype=torch.int64)
+    every[range(300, 304), range(4)] = first[5, 0] = 1
+    counted = [every, KeyboardInterrupt(), first]
+
+    def count(*_):
+        if isinstance(counted[0], KeyboardInterrupt):
+            raise counted.pop(0)
+        return counted.pop(0)
+
+    monkeypatch.setattr("tools.common.run.Run.count_predictions", count)
+    flags = (*words(script), "--epoch", 2, "--unpredicted", unpredicted)
+    with pytest.raises(UserError, match="To continue"):
+        run_script(script, *flags)
+    run_script(script, *flags)
+    assert checkpoint(only_run(script) / "ckpt.pth")["mapping_sequence"].tolist() == expected
+    assert only_run(script).name.endswith("_unpredictedkeep") == (unpredicted == "keep")
 
 
 class NormalisedFeatures(type(TINY.build())):

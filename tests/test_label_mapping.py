@@ -164,6 +164,50 @@ def test_several_sources_equal_the_plain_version(seed):
         assert frequency_label_mapping(matrix).tolist() == [row[0] for row in slow_several_sources(matrix, 1)]
 
 
+KEPT = {
+    "keeps its former source, which is unused": ([[0, 9], [0, 0], [0, 0]], [2, 0], [2, 0]),
+    "another target has taken it": ([[0, 9], [0, 0], [0, 0]], [0, 2], [1, 0]),
+    "its only count is another target's source, too": ([[3, 9], [0, 0], [0, 0]], [2, 1], [2, 0]),
+    "a former source comes before another target's smallest": ([[0, 0, 0]] * 4, [-1, 0, 1], [2, 0, 1]),
+    "nothing was there before": ([[0, 0], [0, 3], [0, 0]], [-1, -1], [0, 1]),
+    "counts come first": ([[1, 0], [0, 1], [0, 0]], [1, 2], [0, 1]),
+}
+
+
+@pytest.mark.parametrize(("counts", "former", "expected"), KEPT.values(), ids=KEPT.keys())
+def test_a_target_without_a_count_keeps_its_former_source(counts, former, expected):
+    counts, former = torch.tensor(counts), torch.tensor(former)
+    assert frequency_label_mapping(counts, former=former).tolist() == expected
+    assert frequency_label_mapping(counts, former=former[:, None]).tolist() == expected
+
+
+def test_some_of_several_sources_are_kept():
+    counts = torch.zeros(9, 3, dtype=torch.int64)
+    counts[6, 1] = 1  # it is target 2's former source
+    former = torch.tensor([[8, 5], [4, 3], [7, 6]])
+    assert frequency_label_mapping(counts, 2, former).tolist() == [[8, 5], [6, 4], [7, 0]]
+    wider = torch.tensor([[8, 5, 2], [4, 3, 1], [7, 6, 0]])
+    assert frequency_label_mapping(counts, 2, wider).tolist() == [[8, 5], [6, 4], [7, 0]]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_kept_sources_are_one_to_one(seed):
+    generator = torch.Generator().manual_seed(seed)
+    former = random_label_mapping(40, 30, generator).reshape(15, 2)
+    counts = torch.randint(0, 3, (40, 15), generator=generator)
+    counts[:, torch.rand(15, generator=generator) < 0.5] = 0
+    counts[torch.rand(40, generator=generator) < 0.5] = 0
+    mapping = frequency_label_mapping(counts, 2, former)
+    assert len(mapping.unique()) == 30
+    plain = frequency_label_mapping(counts, 2)
+    by_count = counts.gather(0, plain.T).T > 0
+    assert torch.equal(mapping[by_count], plain[by_count])  # what counts choose stays
+    free = [source for source in former.flatten().tolist() if source not in plain[by_count].tolist()]
+    for row, old, missing in zip(mapping.tolist(), former.tolist(), (2 - by_count.sum(1)).tolist(), strict=True):
+        kept = [source for source in old if source in free]
+        assert [source for source in row if source in kept] == kept[:missing]
+
+
 def test_masses_are_followed_as_far_as_they_are_needed(monkeypatch):
     masses = torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
     expected = frequency_label_mapping(masses, 2).tolist()

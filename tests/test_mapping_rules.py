@@ -25,22 +25,24 @@ def test_how_many_source_labels_blmp_counts(classes, k):
 
 def test_the_output_mapping_fits_what_the_rule_makes():
     class Flags:
-        sources, seed = 2, 7
+        sources, seed, unpredicted = 2, 7, "smallest"
 
     counts = torch.tensor([[2, 0], [1, 1], [0, 1], [0, 0]])
     for name, rule in MAPPINGS.items():
         Flags.sources = 2 if "sources" in rule.flags else 1
         mapping = empty_mapping(rule.kind, 4, 2, Flags.sources)
-        assert mapping.set(rule.make(counts, Flags)) == 1.0, name
+        assert mapping.set(rule.make(counts, Flags, mapping.sources)) == 1.0, name
         assert mapping(torch.rand(3, 4)).shape == (3, 2)
     assert [type(empty_mapping(kind, 4, 2)) for kind in ("index", "weights", "linear")] == [
         SelectLabels,
         WeightLabels,
         LinearLabels,
     ]
-    Flags.sources = 2
-    assert torch.equal(MAPPINGS["ilm"].make(counts, Flags), frequency_label_mapping(counts, 2))
-    assert torch.equal(MAPPINGS["blmp"].make(counts, Flags), bayesian_label_mapping(counts))
+    Flags.sources, former = 2, torch.tensor([[3, 2], [1, 0]])
+    assert torch.equal(MAPPINGS["ilm"].make(counts, Flags, former), frequency_label_mapping(counts, 2))
+    Flags.unpredicted = "keep"
+    assert torch.equal(MAPPINGS["ilm"].make(torch.zeros_like(counts), Flags, former), former)
+    assert torch.equal(MAPPINGS["blmp"].make(counts, Flags, former), bayesian_label_mapping(counts))
     assert [name for name, rule in ALL_MAPPINGS.items() if rule.again] == ["ilm", "blm", "blmp"]
 
 
@@ -75,6 +77,7 @@ def test_a_chosen_mapping_equals_its_own_script(mapping, run_script):
         (("--mapping", "flm", "--mapping-interval", 2), "These have it: ilm, blm, blmp"),
         (("--mapping", "flm", "--mapping-source", "train"), "the mapping flm has no such setting"),
         (("--mapping", "blmp", "--mapping-counts", "probabilities"), "These have it: flm, ilm, blm"),
+        (("--mapping", "flm", "--unpredicted", "keep"), "--unpredicted keep: the mapping flm has no such setting"),
         (("--mapping", "rlm", "--sources", 2), "choose another --mapping"),
         (("--mapping", "full", "--pretrained", "laion400m_e32"), "These have it: semantic"),
         (("--mapping", "lp"), "invalid choice: 'lp'"),
@@ -89,7 +92,7 @@ def test_a_map_of_the_training_passes(run_script, monkeypatch):
     """--mapping-source and --mapping-interval as in ilm_vp.py; BLM+ counts the probabilities of one source label."""
     seen = []
     rule = ALL_MAPPINGS["blmp"]
-    watched = replace(rule, make=lambda counts, flags: seen.append(counts) or rule.make(counts, flags))
+    watched = replace(rule, make=lambda counts, *more: seen.append(counts) or rule.make(counts, *more))
     monkeypatch.setitem(ALL_MAPPINGS, "blmp", watched)
     flags = ("--mapping", "blmp", "--mapping-source", "train", "--mapping-interval", 2, "--epoch", 5)
     run_script("experiments/cnn/watermark_vp", *SMALL, *flags)

@@ -257,6 +257,22 @@ def test_what_the_papers_set(script, words, monkeypatch):
         assert len(model.network.class_names) == expected.texts
 
 
+STEPPED = [script for script, (_, expected) in TABLE.items() if expected.fractions == STEPS]
+
+
+@pytest.mark.parametrize("script", STEPPED)
+def test_a_warm_up_before_the_steps(script, words, monkeypatch):
+    """Epochs 1 to 3 have 1/3, 2/3 and all of the learning rate; after the second of 4 it falls twice."""
+    seen = arguments_of_fit(script, (*TABLE[script][0], "--warmup", "3"), words, monkeypatch)
+    rates = []
+    for _ in range(EPOCHS):
+        rates.append(seen["optimizer"].param_groups[0]["lr"])
+        seen["optimizer"].step()
+        seen["scheduler"].step()
+    lr = TABLE[script][1].lr
+    assert rates == pytest.approx([lr / 3, lr * 2 / 3, lr * 0.01, lr * 0.01])
+
+
 DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
     **dict.fromkeys(METHODS, (200, 7, None)),
     "experiments/cnn/evp": (1000, 42, 256),

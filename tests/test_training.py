@@ -123,6 +123,31 @@ def test_a_parameter_group_may_keep_its_rate():
     ]
 
 
+@pytest.mark.parametrize(
+    ("warmup", "expected"),
+    [
+        (0, [1, 1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01]),
+        (1, [1, 1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01]),
+        (4, [0.25, 0.5, 0.75, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01]),
+        (8, [0.125, 0.25, 0.375, 0.5, 0.625, 0.075, 0.0875, 0.01, 0.01, 0.01]),
+        (20, [0.05, 0.1, 0.15, 0.2, 0.25, 0.03, 0.035, 0.004, 0.0045, 0.005]),
+    ],
+)
+def test_a_warm_up_of_the_step_schedule(warmup, expected):
+    parameters = [torch.zeros(1, requires_grad=True) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": [each]} for each in parameters], lr=2.0)
+    schedule = step_schedule(optimizer, 10, constant=[1], warmup=warmup)
+    other = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    alone = step_schedule(other, 10, warmup=warmup)
+    rates = []
+    for _ in range(10):
+        rates.append([optimizer.param_groups[0]["lr"] / 2, other.param_groups[0]["lr"]])
+        assert optimizer.param_groups[1]["lr"] == 2.0
+        optimizer.step(), other.step()
+        schedule.step(), alone.step()
+    assert torch.tensor(rates).T.tolist() == [pytest.approx(expected)] * 2
+
+
 class Loaders:
     def __init__(self, val):
         self.train, self.val, self.test = make_batches(seed=1), val, make_batches(seed=2)

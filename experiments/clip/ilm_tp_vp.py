@@ -22,13 +22,14 @@ from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import AdditiveVisualPrompt, frame, scaled
 from tools.common.args import clip_parser
-from tools.common.mapping_flags import add_counts_flag, add_iteration_flags, add_sources_flag
+from tools.common.mapping_flags import add_counts_flag, add_iteration_flags, add_sources_flag, add_unpredicted_flag
 from tools.common.run import run_experiment
 
 parser = clip_parser(__file__, __doc__, lr=40.0)
 add_counts_flag(parser)
 add_sources_flag(parser)
 add_iteration_flags(parser)
+add_unpredicted_flag(parser)
 
 
 def train(args, run):
@@ -46,7 +47,8 @@ def train(args, run):
     def remap(epoch):
         if epoch % args.mapping_interval == 0:
             counts = run.count_predictions(model, data.train)
-            mapping.set(frequency_label_mapping(counts, args.sources))
+            former = mapping.sources if args.unpredicted == "keep" else None
+            mapping.set(frequency_label_mapping(counts, args.sources, former))
 
     return run.fit(model, data, optimizer, scheduler, on_epoch_start=remap, schedule_steps=True)
 

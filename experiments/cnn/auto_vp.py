@@ -25,7 +25,7 @@ from models.output_mapping import empty_mapping
 from models.prompted import Prompted
 from models.scaled_prompt import ScaledVisualPrompt
 from models.visual_prompt import ExpansiveVisualPrompt, scaled
-from tools.common.args import experiment_parser
+from tools.common.args import add_warmup_flag, experiment_parser
 from tools.common.mapping_flags import add_mapping_flags, add_name_clip_flags
 from tools.common.prompt_flags import add_scale_flags
 from tools.common.run import run_experiment
@@ -34,6 +34,7 @@ parser = experiment_parser(__file__, __doc__, lr=0.001, batch_size=128)
 add_scale_flags(parser)
 add_mapping_flags(parser, "full", "full", "semantic")
 add_name_clip_flags(parser)
+add_warmup_flag(parser)
 
 
 def train(args, run):
@@ -59,7 +60,7 @@ def train(args, run):
     optimizer = torch.optim.Adam([*prompt.parameters(), *mapping.parameters()], lr=args.lr, fused=True)
     if args.trainable_scale:
         optimizer.register_step_post_hook(prompt.keep_in_range)
-    scheduler = step_schedule(optimizer, args.epoch)
+    scheduler = step_schedule(optimizer, args.epoch, warmup=args.warmup)
     return run.fit(model, data, optimizer, scheduler, on_epoch_start=run.remapping(model, data.train))
 
 

@@ -22,13 +22,14 @@ from models.networks import load_network
 from models.output_mapping import WeightLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
-from tools.common.args import experiment_parser
+from tools.common.args import add_warmup_flag, experiment_parser
 from tools.common.mapping_flags import add_bayesian_flags, add_iteration_flags
 from tools.common.run import run_experiment
 
 parser = experiment_parser(__file__, __doc__, lr=0.01, batch_size=256)
 add_bayesian_flags(parser)
 add_iteration_flags(parser)
+add_warmup_flag(parser)
 
 
 def train(args, run):
@@ -42,7 +43,7 @@ def train(args, run):
     data = load_data(dataset, run, train=resize, eval=resize)
 
     optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
-    scheduler = step_schedule(optimizer, args.epoch)
+    scheduler = step_schedule(optimizer, args.epoch, warmup=args.warmup)
 
     def remap(epoch):
         if epoch % args.mapping_interval == 0:

@@ -22,13 +22,14 @@ from models.networks import load_network
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
-from tools.common.args import experiment_parser
+from tools.common.args import add_warmup_flag, experiment_parser
 from tools.common.mapping_flags import add_counts_flag, add_sources_flag
 from tools.common.run import run_experiment
 
 parser = experiment_parser(__file__, __doc__, lr=0.01)
 add_counts_flag(parser)
 add_sources_flag(parser)
+add_warmup_flag(parser)
 
 
 def train(args, run):
@@ -42,7 +43,7 @@ def train(args, run):
     data = load_data(dataset, run, train=resize, eval=resize)
 
     optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
-    scheduler = step_schedule(optimizer, args.epoch)
+    scheduler = step_schedule(optimizer, args.epoch, warmup=args.warmup)
 
     def remap(epoch):
         if epoch == 0:

@@ -21,12 +21,13 @@ from models.networks import load_network
 from models.output_mapping import LinearLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
-from tools.common.args import experiment_parser
+from tools.common.args import add_warmup_flag, experiment_parser
 from tools.common.flag_types import positive_float
 from tools.common.run import run_experiment
 
 parser = experiment_parser(__file__, __doc__, lr=0.001, batch_size=128)
 parser.add_argument("--mapping-lr", type=positive_float, help="learning rate of the layer; default: --lr")
+add_warmup_flag(parser)
 
 
 def train(args, run):
@@ -41,7 +42,7 @@ def train(args, run):
 
     groups = [{"params": prompt.parameters()}, {"params": mapping.parameters(), "lr": args.mapping_lr or args.lr}]
     optimizer = torch.optim.Adam(groups, lr=args.lr, fused=True)
-    scheduler = step_schedule(optimizer, args.epoch)
+    scheduler = step_schedule(optimizer, args.epoch, warmup=args.warmup)
     return run.fit(model, data, optimizer, scheduler)
 
 

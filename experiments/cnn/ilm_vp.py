@@ -22,14 +22,16 @@ from models.networks import load_network
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
-from tools.common.args import experiment_parser
-from tools.common.mapping_flags import add_counts_flag, add_iteration_flags, add_sources_flag
+from tools.common.args import add_warmup_flag, experiment_parser
+from tools.common.mapping_flags import add_counts_flag, add_iteration_flags, add_sources_flag, add_unpredicted_flag
 from tools.common.run import run_experiment
 
 parser = experiment_parser(__file__, __doc__, lr=0.01)
 add_counts_flag(parser)
 add_sources_flag(parser)
 add_iteration_flags(parser)
+add_unpredicted_flag(parser)
+add_warmup_flag(parser)
 
 
 def train(args, run):
@@ -43,12 +45,13 @@ def train(args, run):
     data = load_data(dataset, run, train=resize, eval=resize)
 
     optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
-    scheduler = step_schedule(optimizer, args.epoch)
+    scheduler = step_schedule(optimizer, args.epoch, warmup=args.warmup)
 
     def remap(epoch):
         if epoch % args.mapping_interval == 0:
             counts = run.count_predictions(model, data.train)
-            mapping.set(frequency_label_mapping(counts, args.sources))
+            former = mapping.sources if args.unpredicted == "keep" else None
+            mapping.set(frequency_label_mapping(counts, args.sources, former))
 
     return run.fit(model, data, optimizer, scheduler, on_epoch_start=remap)
 

@@ -17,10 +17,11 @@ from torchvision.transforms import v2
 from algorithms.training import progress, step_schedule
 from data.loaders import load_data, read_dataset
 from models.networks import LinearHead, load_network
-from tools.common.args import experiment_parser
+from tools.common.args import add_warmup_flag, experiment_parser
 from tools.common.run import run_experiment
 
 parser = experiment_parser(__file__, __doc__, lr=0.1, auto_bfloat16=False, augment=None)  # images are encoded once
+add_warmup_flag(parser)
 
 
 def train(args, run):
@@ -32,7 +33,7 @@ def train(args, run):
     head = LinearHead(data.num_features, data.num_classes).to(run.device)
 
     optimizer = torch.optim.Adam(head.parameters(), lr=args.lr, fused=True)
-    scheduler = step_schedule(optimizer, args.epoch)
+    scheduler = step_schedule(optimizer, args.epoch, warmup=args.warmup)
     return run.fit(head, data, optimizer, scheduler, network=network)
 
 

@@ -21,10 +21,11 @@ from models.networks import load_network
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
-from tools.common.args import experiment_parser
+from tools.common.args import add_warmup_flag, experiment_parser
 from tools.common.run import run_experiment
 
 parser = experiment_parser(__file__, __doc__, lr=0.01)
+add_warmup_flag(parser)
 
 
 def train(args, run):
@@ -40,7 +41,7 @@ def train(args, run):
     data = load_data(dataset, run, train=resize, eval=resize)
 
     optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
-    scheduler = step_schedule(optimizer, args.epoch)
+    scheduler = step_schedule(optimizer, args.epoch, warmup=args.warmup)
     return run.fit(model, data, optimizer, scheduler)
 
 

@@ -23,7 +23,7 @@ from models.networks import load_network
 from models.output_mapping import empty_mapping
 from models.prompted import Prompted
 from models.sample_specific import SampleSpecificVisualPrompt
-from tools.common.args import experiment_parser
+from tools.common.args import add_warmup_flag, experiment_parser
 from tools.common.mapping_flags import add_mapping_flags
 from tools.common.prompt_flags import add_mask_flags
 from tools.common.run import run_experiment
@@ -31,6 +31,7 @@ from tools.common.run import run_experiment
 parser = experiment_parser(__file__, __doc__, lr=0.01, batch_size=256)
 add_mask_flags(parser)
 add_mapping_flags(parser, "ilm")
+add_warmup_flag(parser)
 
 
 def train(args, run):
@@ -47,7 +48,8 @@ def train(args, run):
 
     masks = {"params": prompt.mask_network.parameters(), "lr": args.mask_lr or args.lr}
     optimizer = torch.optim.Adam([{"params": [prompt.program]}, masks], lr=args.lr, fused=True)
-    scheduler = step_schedule(optimizer, args.epoch, constant=[1] if args.mask_schedule == "constant" else [])
+    constant = [1] if args.mask_schedule == "constant" else []
+    scheduler = step_schedule(optimizer, args.epoch, constant, warmup=args.warmup)
     return run.fit(model, data, optimizer, scheduler, on_epoch_start=run.remapping(model, data.train))
 
 

@@ -22,7 +22,7 @@ from models.networks import load_network
 from models.output_mapping import empty_mapping
 from models.prompted import Prompted
 from models.visual_prompt import AdditiveVisualPrompt, frame, scaled
-from tools.common.args import experiment_parser
+from tools.common.args import add_warmup_flag, experiment_parser
 from tools.common.flag_types import whole_number_in
 from tools.common.mapping_flags import add_mapping_flags
 from tools.common.run import run_experiment
@@ -31,6 +31,7 @@ parser = experiment_parser(__file__, __doc__, lr=0.01, batch_size=256)
 width = "width of the frame, in pixels of an input of 224; 112 is the whole image; default 112"
 parser.add_argument("--width", type=whole_number_in(1, 112), default=112, help=width)
 add_mapping_flags(parser, "ilm")
+add_warmup_flag(parser)
 
 
 def train(args, run):
@@ -46,7 +47,7 @@ def train(args, run):
     data = load_data(dataset, run, train=diverse, eval=[v2.Resize((size, size))])
 
     optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
-    scheduler = step_schedule(optimizer, args.epoch)
+    scheduler = step_schedule(optimizer, args.epoch, warmup=args.warmup)
     return run.fit(model, data, optimizer, scheduler, on_epoch_start=run.remapping(model, data.train))
 
 

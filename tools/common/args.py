@@ -24,6 +24,7 @@ from tools.common.flag_types import (
     seed_number,
     tag_or_file,
     text_template,
+    whole_number,
     zero_or_fraction,
 )
 from tools.common.network_names import clip_name
@@ -120,6 +121,12 @@ def selection(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that choose training and validation images, as `Dataset.read` takes them."""
     names = ("shots", "train_fraction", "val_fraction", "val_shots", "seed")
     return {name: getattr(args, name) for name in names}
+
+
+def add_warmup_flag(parser: argparse.ArgumentParser) -> None:
+    """--warmup, of scripts with `step_schedule`."""
+    warmup = "epochs of linear warm-up: the k-th has k/WARMUP of the learning rate; default 0, as in the papers"
+    parser.add_argument("--warmup", type=whole_number, default=0, help=warmup)
 
 
 def check_cuda_graph(args: argparse.Namespace) -> None:

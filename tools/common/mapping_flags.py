@@ -24,6 +24,15 @@ def add_sources_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sources", type=positive_int, default=1, help=sources)
 
 
+def add_unpredicted_flag(parser: argparse.ArgumentParser) -> None:
+    """--unpredicted, of mappings by frequency that are made again."""
+    unpredicted = (
+        "source label of a target that has no count left: the smallest unused one (the papers), or keep: its former"
+        " one, if no other target takes that; default smallest"
+    )
+    parser.add_argument("--unpredicted", choices=("smallest", "keep"), default="smallest", help=unpredicted)
+
+
 def add_bayesian_flags(parser: argparse.ArgumentParser, plus: bool = False) -> None:
     """--smoothing, and for BLM+ --top-fraction (Cai et al., NeurIPS 2024)."""
     smoothing = "added to the sum of each source label's counts; default 1"
@@ -54,6 +63,7 @@ def add_mapping_flags(parser: Parser, default: str, *more: str, also: tuple[str,
     add_counts_flag(parser)
     add_sources_flag(parser)
     add_iteration_flags(parser)
+    add_unpredicted_flag(parser)
     parser.checks.append(lambda args: _require_heeded(args, parser))
 
 

@@ -47,7 +47,8 @@ def collapse(records: Sequence[dict], classes: int, args: argparse.Namespace) ->
         without = record.get("targets_without_predictions", 0)
         if without > classes / 2:
             counts = "--mapping-counts probabilities, or " if hasattr(args, "mapping_counts") else ""
-            arbitrary = f"{without} of {classes} targets have no prediction, so their source labels are arbitrary"
+            labels = "former or arbitrary ones" if getattr(args, "unpredicted", "") == "keep" else "arbitrary"
+            arbitrary = f"{without} of {classes} targets have no prediction, so their source labels are {labels}"
             return f"The map collapses in epoch {record['epoch']}: {arbitrary}. Try {counts}a lower --lr."
     return None
 

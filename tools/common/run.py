@@ -146,7 +146,7 @@ class Run:
                 counts = self.count_predictions(model, loader, rule.top and rule.top(shape[1]))
             else:
                 counts = torch.empty(shape, device="meta")
-            model.mapping.set(rule.make(counts, self.args))
+            model.mapping.set(rule.make(counts, self.args, model.mapping.sources))
 
         return remap
 
