@@ -21,13 +21,14 @@ from data.transforms import describe_transforms, split_transforms
 WHOLE = slice(None)
 
 
-def read_dataset(name: str, run) -> Splits:
+def read_dataset(name: str, run, *, whole: bool = False) -> Splits:
     """The data set `name` with the images that `run.selection` chooses; lists images and labels, decodes none.
 
-    The run compares them with those of its earlier start.
+    The run compares them with those of its earlier start. `whole` reads all training images, for a second stage.
     """
-    splits = find_dataset(name).read(**run.selection)
-    run.identify(data=splits.fingerprint)
+    all_images = {"shots": None, "train_fraction": None} if whole else {}
+    splits = find_dataset(name).read(**run.selection | all_images)
+    run.identify(**{"whole_data" if whole else "data": splits.fingerprint})
     return splits
 
 
@@ -156,14 +157,17 @@ class Loader:
         return next(iter(some))[0]
 
     @torch.no_grad()
-    def encoded(self, encoder: Callable[[Tensor], Tensor], progress: Callable[["Loader"], Iterator]) -> "Loader":
-        """The same split with `encoder(images)` (B,D), computed once now and kept in memory, in place of the images.
+    def outputs(self, function: Callable[[Tensor], Tensor], progress: Callable[["Loader"], Iterator]) -> Tensor:
+        """(N,D) on the CPU: function(images) (B,D) of all images in the split's order, computed once.
 
         Every process that carries out a run computes all of them.
         """
-        features = torch.cat([encoder(images).cpu() for images, _ in progress(self._in_order())])
+        return torch.cat([function(images).cpu() for images, _ in progress(self._in_order())])
+
+    def encoded(self, encoder: Callable[[Tensor], Tensor], progress: Callable[["Loader"], Iterator]) -> "Loader":
+        """The same split with the `outputs` of the encoder, kept in memory, in place of the images."""
         encoded = copy(self)
-        encoded._fetch = gather(features, self.device)
+        encoded._fetch = gather(self.outputs(encoder, progress), self.device)
         return encoded
 
     def _in_order(self) -> "Loader":
