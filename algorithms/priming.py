@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from algorithms.losses import kl_divergence
 from algorithms.pieces import Pieces
 from algorithms.training import cosine_schedule, evaluate, progress, train_one_epoch
 
@@ -17,11 +17,6 @@ class ServiceIsBetter(Exception):
     def __init__(self, record: dict[str, float]):
         super().__init__(record)
         self.record = record
-
-
-def kl_divergence(logits: Tensor, probabilities: Tensor) -> Tensor:
-    """KL(t || softmax(logits)) of probabilities t (B,S), summed over the images."""
-    return F.kl_div(logits.log_softmax(1), probabilities, reduction="sum")
 
 
 def prime(

@@ -31,7 +31,8 @@ class _Meter:
     def add(self, summed_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         self.images += len(labels)
         self.loss = self.loss + summed_loss.detach()
-        self.correct = self.correct + (logits.detach().argmax(1) == labels).sum()
+        classes = labels if labels.ndim == 1 else labels.argmax(1)  # the most probable ones
+        self.correct = self.correct + (logits.detach().argmax(1) == classes).sum()
 
     def over_processes(self) -> "_Meter":
         """Adds what the other processes of this run have summed up."""

@@ -1,7 +1,7 @@
 """A network that only answers: it gives class scores, no gradient, and what it is asked is counted."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -82,8 +82,9 @@ class BlackBox(nn.Module):
         pieces: in which pieces the network computes a batch (`Pieces`); None: as a whole.
     """
 
-    frozen, shares_border, cuda_graph = True, False, False
+    frozen, shares_border, cuda_graph, gives_gradients = True, False, False, False
     cuts_batches = True  # itself: `Pieces` leaves batches whole
+    saved: ClassVar[dict] = {}  # a checkpoint holds nothing of it
 
     def __init__(self, network: Any, calls: int | None = None, images: int | None = None, pieces: Any = None):
         super().__init__()

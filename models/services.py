@@ -3,8 +3,10 @@
 import hashlib
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from errors import UserError, in_short
 from models.answers import Answers, answers_file
 from models.black_box import BlackBox
 from models.networks import Execution, Network, load_network
@@ -18,11 +20,11 @@ class LocalService(BlackBox):
 
     Args:
         network: a frozen `Network`, such as a CLIP.
-        run: how it computes. Answers of another precision are others.
+        run: how it computes, and in which `pieces`. Answers of another precision are others.
     """
 
     def __init__(self, network: Network, run: Execution):
-        super().__init__(network)
+        super().__init__(network, pieces=getattr(run, "pieces", None))
         self.fingerprint = _hash(f"{network.fingerprint} {network.class_names}".encode())[:16]
         self._answers = Answers(answers_file(f"{self.fingerprint}-{run.precision}{'-plain' * run.plain}"))
 
@@ -39,15 +41,28 @@ def without_identity(run: Execution) -> Execution:
 
 def load_service(name: str, run: Execution) -> BlackBox:
     """The service of --service: a network of `load_network`, or the address of an `HttpService`."""
-    how = without_identity(run)
-    network = load_network(name, how)
-    return network if isinstance(network, BlackBox) else LocalService(network, how)
+    network = load_network(name, without_identity(run))
+    return network if isinstance(network, BlackBox) else LocalService(network, run)
+
+
+def own_labels(service_names: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """The source label of each target, by its name: capitals, `_` and `-` do not count.
+
+    Raises:
+        UserError: the service has no class of that name.
+    """
+    plain = [" ".join(name.lower().replace("_", " ").replace("-", " ").split()) for name in service_names]
+    if missing := [name for name in class_names if name not in plain]:
+        asked = "--fallback compares with the service itself, which needs the data set's own classes."
+        found = f"It has no class called {in_short(missing)}."
+        raise UserError(asked, found, "Leave --fallback out, or take a service of these classes.")
+    return [plain.index(name) for name in class_names]
 
 
 def zero_shot(network, own_labels: Sequence[int]) -> Prompted:
     """The network on the images as they are; target t has the source label `own_labels[t]`."""
     mapping = SelectLabels(len(own_labels))
-    mapping.set(Tensor(own_labels).long())
+    mapping.set(torch.tensor([*own_labels]))
     return Prompted(NoVisualPrompt(), network, mapping)
 
 

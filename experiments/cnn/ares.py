@@ -48,22 +48,22 @@ def train(args, run):
     prompt = ExpansiveVisualPrompt(dataset.image_size, network.input_size, dataset.inner_mask)
     mapping = WeightLabels(len(network.class_names), dataset.num_classes)
     model = Prompted(prompt, network, mapping)
+    own = None if args.fallback is None else own_labels(service.class_names, dataset.class_names)
 
-    resize = [v2.Resize((dataset.image_size, dataset.image_size))]
+    service_view, own_view, resize = (
+        [v2.Resize((size, size))] for size in (service.input_size, network.input_size, dataset.image_size)
+    )
     data = load_data(dataset, run, train=resize, eval=resize)
 
     optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
     scheduler = step_schedule(optimizer, args.epoch)
 
     def prime_network():
-        asked, seen = (
-            load_data(few, run, train=view, eval=view, parts=("val",))
-            for view in ([v2.Resize((part.input_size, part.input_size))] for part in (service, network))
-        )
+        parts = () if args.fallback is None else ("val",)
+        asked, seen = (load_data(few, run, train=v, eval=v, parts=parts) for v in (service_view, own_view))
         how = {"device": run.device, "pieces": run.pieces, "epochs": args.priming_epoch, "lr": args.priming_lr}
         record = prime(network, service, asked.train_as_eval, seen.train_as_eval, **how)
         if args.fallback is not None:
-            own = own_labels(service.class_names, dataset.class_names)
             record |= compare(zero_shot(network, own), zero_shot(service, own), seen, asked, args.fallback)
         return record
 
@@ -74,7 +74,11 @@ def train(args, run):
             mapping.set(bayesian_label_mapping(masses, args.smoothing))
         return record
 
-    return run.fit(model, data, optimizer, scheduler, on_epoch_start=start)
+    try:
+        return run.fit(model, data, optimizer, scheduler, on_epoch_start=start)
+    except ServiceIsBetter as better:
+        tested = load_data(dataset, run, train=service_view, eval=service_view, parts=("test",))
+        return run.evaluate(zero_shot(service, own), tested, epochs=0, **better.record)
 
 
 if __name__ == "__main__":

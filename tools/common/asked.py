@@ -14,7 +14,7 @@ class Asked:
 
     Args:
         folder: the run's folder.
-        model: its `network` may have `questions` (`BlackBox`).
+        model: its `network` may have `questions` (`BlackBox`, or `PrimedNetwork`, which learned from one).
         optimizer: a black box, and more than one process, say which kind it has to be.
 
     Raises:
@@ -23,11 +23,12 @@ class Asked:
 
     def __init__(self, folder, model: nn.Module, optimizer: torch.optim.Optimizer):
         self._folder = folder
-        self._questions = getattr(getattr(model, "network", None), "questions", None)
+        network = getattr(model, "network", None)
+        self._questions = getattr(network, "questions", None)
         self._per_step = getattr(optimizer, "evaluations", 0)
-        if self._questions and not self._per_step:
+        if not getattr(network, "gives_gradients", True) and not self._per_step:
             asked = f"{type(optimizer).__name__} trains by gradients."
-            found = f"{type(model.network).__name__} only answers; it gives none."
+            found = f"{type(network).__name__} only answers; it gives none."
             raise UserError(asked, found, "Take an optimizer of algorithms/zeroth_order.py.")
         if self._per_step and world_size() > 1:
             asked = f"{type(optimizer).__name__} evaluates the loss of whole batches."

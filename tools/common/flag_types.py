@@ -126,8 +126,8 @@ def network(text: str) -> str:
     The address of a service must hold no secret, since commands stand in logs and receipts.
     """
     if text.startswith(("http:", "https:")) and not _ADDRESS.fullmatch(text):
-        wanted = "the address of a service is https://MACHINE/PATH or http://MACHINE:PORT/PATH, without user, password or ?"
-        raise argparse.ArgumentTypeError(f"{wanted}; its key comes from the environment variable VP_SERVICE_KEY")
+        wanted = "https://MACHINE/PATH, or http://MACHINE:PORT/PATH, without user, password or ? is needed"
+        raise argparse.ArgumentTypeError(f"{wanted}; a key comes from the environment variable VP_SERVICE_KEY")
     head, path = split_network(text)
     if head.endswith(("=", "local-dir:")) and not os.path.exists(path):
         raise argparse.ArgumentTypeError(f"{path or 'the path'}: there is no such file or folder")

@@ -219,8 +219,11 @@ class Run:
             receipt["mapping_source"] = self.args.mapping_source
         return self.folder.finish(**receipt)
 
-    def evaluate(self, model: nn.Module, data) -> dict:
-        """A run without training: the model's test accuracy, saved and printed like that of a trained model."""
+    def evaluate(self, model: nn.Module, data, **receipt: Any) -> dict:
+        """A run without training: the model's test accuracy, saved and printed like that of a trained model.
+
+        `receipt` are more entries of result.json.
+        """
         counter = self._drawn_counter(model, data)
         self.folder.track({**data.setup, **model.setup}, data.dataset.sizes, model.saved)
         if not self.folder.log.records:  # else an earlier start stopped just before its end
@@ -228,7 +231,8 @@ class Run:
             result = evaluate(model, data.test, observe=counter, pieces=self.pieces, description="test")
             seconds = {"seconds": time.perf_counter() - begin}
             self.folder.end_epoch(0, {f"test_{name}": value for name, value in result.items()} | seconds)
-        return self.folder.finish()
+        asked = getattr(model.network, "questions", None)
+        return self.folder.finish(**receipt, **(asked.record if asked else {}))
 
     @staticmethod
     def _counter(model) -> PredictionCounter:

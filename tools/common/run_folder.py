@@ -143,7 +143,8 @@ class RunFolder:
             UserError: the checkpoint is damaged, or belongs to another run.
             AlreadyFinished: there is nothing left to do.
         """
-        self.identify(weights=setup.get("weights"))
+        if "weights" not in self._identity:  # else loading the network has told them
+            self.identify(weights=setup.get("weights"))
         self._setup, self._parts = self._named | {"precision": self.precision} | setup, parts
         self._sizes = {f"{split}_size": size for split, size in sizes.items()}
         if self.args.fresh:

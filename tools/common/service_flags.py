@@ -10,10 +10,6 @@ from tools.common.network_names import clip_name
 _CLIP = ("ViT-B-16-quickgelu", "openai")  # the paper's
 
 
-class ServiceIsBetter(Exception):
-    """Ends the training of --fallback before it starts: the service itself is more accurate."""
-
-
 def add_priming_flags(parser: Parser) -> None:
     """--priming-epoch, --priming-lr, --second-stage-data, --fallback."""
     epochs = "epochs in which the local head learns the service's answers; default 100"
