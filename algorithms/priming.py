@@ -42,15 +42,13 @@ def prime(
         asked, seen: loaders of the same images, as the service and as the encoder take them.
 
     Returns:
-        The entries of a log: `primed_images`; and of the last epoch `primed_kl`, the mean loss, and
-        `primed_agreement`, in [0,1]: how often the most probable class is the service's.
+        The entries of a log, of the last epoch: `primed_kl`, the mean loss, and `primed_agreement`, in [0,1]: how often
+        the most probable class is the service's.
     """
     service.train()  # these questions are those of training
     answers = asked.outputs(service, partial(progress, description="questions")).softmax(1)
     features = seen.outputs(pieces.outputs(network.encoder), partial(progress, description="features"))
-    return {"primed_images": len(answers)} | train_head(
-        network.head, features, answers, device=device, epochs=epochs, batch_size=batch_size, lr=lr
-    )
+    return train_head(network.head, features, answers, device=device, epochs=epochs, batch_size=batch_size, lr=lr)
 
 
 def train_head(

@@ -75,11 +75,12 @@ def train(args, run):
             mapping.set(bayesian_label_mapping(masses, args.smoothing))
         return record
 
+    run.tell(service=args.service, primed_images=len(few.train), answered_by="local network")
     try:
         return run.fit(model, data, optimizer, scheduler, on_epoch_start=start)
     except ServiceIsBetter as better:
         tested = load_data(dataset, run, train=clip.preprocess, eval=clip.preprocess, parts=("test",))
-        return run.evaluate(zero_shot(service, own), tested, epochs=0, **better.record)
+        return run.evaluate(zero_shot(service, own), tested, epochs=0, answered_by="service", **better.record)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,10 @@ class Run:
         """
         self.folder.identify(**identity)
 
+    def tell(self, **receipt: Any) -> None:
+        """More entries of result.json, in plain values."""
+        self.folder.receipt |= receipt
+
     @property
     def selection(self) -> dict[str, Any]:
         """The flags that choose training images, as `Dataset.read` takes them."""
