@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
-from threading import Timer
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread, Timer
 
 import pytest
 import torch
 from http_server import Server
-from tiny import TINY
+from tiny import ROOT, TINY
 
 import cfg
 from errors import UserError
@@ -358,3 +361,27 @@ def test_the_key_is_sent_and_written_nowhere(ares, monkeypatch, capsys):
     with pytest.raises(UserError, match="VP_SERVICE_KEY is sent as the key") as caught:
         run("--seed", 8)
     assert KEY not in str(caught.value) and KEY in os.environ["VP_SERVICE_KEY"]
+
+
+def test_the_documents_server_serves_a_network(monkeypatch):
+    """The example of docs/black_box.md, as a user would start it."""
+    text = (ROOT / "docs" / "black_box.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.M | re.S)
+    started = []
+    serve_forever = HTTPServer.serve_forever
+
+    def serve_aside(server):
+        started.append(server)
+        Thread(target=serve_forever, args=(server, 0.01), daemon=True).start()
+
+    monkeypatch.setattr(HTTPServer, "serve_forever", serve_aside)
+    monkeypatch.setattr(BaseHTTPRequestHandler, "log_message", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["my_service.py", "tiny", "0"])
+    exec(compile(code, "my_service.py", "exec"), {"__name__": "__main__"})
+    try:
+        service = load_network(f"http://127.0.0.1:{started[0].server_address[1]}/")
+        pixels = torch.randint(256, (2, 3, 64, 64)) / 255
+        torch.testing.assert_close(service(pixels).exp(), load_network("tiny")(pixels).softmax(1), atol=1e-5, rtol=0)
+    finally:
+        started[0].shutdown()
+        started[0].server_close()

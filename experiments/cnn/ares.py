@@ -28,6 +28,7 @@ from models.services import load_service, own_labels, zero_shot
 from models.visual_prompt import ExpansiveVisualPrompt
 from tools.common.args import experiment_parser
 from tools.common.mapping_flags import add_bayesian_flags, add_iteration_flags
+from tools.common.network_names import network_name
 from tools.common.run import run_experiment
 from tools.common.service_flags import add_priming_flags, add_service_flag
 
@@ -74,7 +75,7 @@ def train(args, run):
             mapping.set(bayesian_label_mapping(masses, args.smoothing))
         return record
 
-    run.tell(service=args.service, primed_images=len(few.train), answered_by="local network")
+    run.tell(service=network_name(args.service), primed_images=len(few.train), answered_by="local network")
     try:
         return run.fit(model, data, optimizer, scheduler, on_epoch_start=start)
     except ServiceIsBetter as better:
