@@ -36,7 +36,7 @@ class Answers:
         found = self.find(first)
         missing = {key: position for key, position in first.items() if key not in found}
         if missing:
-            asked = dict(zip(missing, ask([*missing.values()]).float().cpu(), strict=True))
+            asked = dict(zip(missing, ask([*missing.values()]).to("cpu", torch.float32), strict=True))
             self.keep(asked)
             found |= asked
         return torch.stack([found[key] for key in keys])

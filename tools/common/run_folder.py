@@ -157,6 +157,8 @@ class RunFolder:
         self._resume()
         self._agree(self._saved_epochs)
         self.log.keep(self._saved_epochs)
+        if self._board:  # the run ends with another model than it began with
+            self._board.close()
         if is_first():
             self._board = Board(self.path / "tensorboard", self._saved_epochs)
         return self._saved_epochs
