@@ -28,3 +28,7 @@ memory = os.environ.get("VP_MEMORY") or "auto"
 # How many processes decode images that no cache holds: a number, or auto. auto is up to 8, and 0 if the network runs on
 # the CPU, since it needs the cores. The flag --workers overrides it.
 workers = os.environ.get("VP_WORKERS") or "auto"
+
+# How many images a second a service behind HTTP is asked at most (docs/black_box.md). Empty: as fast as it answers. The
+# service's key comes from the environment variable VP_SERVICE_KEY alone.
+service_rate = os.environ.get("VP_SERVICE_RATE") or ""

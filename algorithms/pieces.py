@@ -90,6 +90,11 @@ def learns_from_whole_batches(model: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
 
 
+def _cuts_itself(model: nn.Module) -> bool:
+    """Whether a module of the model takes whole batches, since it counts them (`BlackBox`)."""
+    return any(getattr(module, "cuts_batches", False) for module in model.modules())
+
+
 class Pieces:
     """In which pieces batches are computed. Without arguments each batch is one piece.
 
@@ -159,6 +164,8 @@ class Pieces:
 
     def _fit(self, function: Callable, images: Tensor) -> float:
         """How many images fit into a piece. It says so if it cuts this batch, or if it may not."""
+        if _cuts_itself(_module(function)):
+            return float("inf")
         if self._measure:
             self._budget, self._measure = self._measure(), None
         whole = learns_from_whole_batches(_module(function))
@@ -183,7 +190,8 @@ class Pieces:
         key = _key(function)
         fitting = self._fitting.get(key, count)
         size = count if count <= fitting else _power_of_two(fitting)
-        if key in self._halved or size < 2 or learns_from_whole_batches(_module(function)):
+        module = _module(function)
+        if key in self._halved or size < 2 or learns_from_whole_batches(module) or _cuts_itself(module):
             return False
         self._halved.add(key)
         self._fitting[key] = _power_of_two(size / 2)

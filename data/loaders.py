@@ -21,13 +21,14 @@ from data.transforms import describe_transforms, split_transforms
 WHOLE = slice(None)
 
 
-def read_dataset(name: str, run) -> Splits:
+def read_dataset(name: str, run, *, whole: bool = False) -> Splits:
     """The data set `name` with the images that `run.selection` chooses; lists images and labels, decodes none.
 
-    The run compares them with those of its earlier start.
+    The run compares them with those of its earlier start. `whole` reads all training images, for a second stage.
     """
-    splits = find_dataset(name).read(**run.selection)
-    run.identify(data=splits.fingerprint)
+    all_images = {"shots": None, "train_fraction": None} if whole else {}
+    splits = find_dataset(name).read(**run.selection | all_images)
+    run.identify(**{"whole_data" if whole else "data": splits.fingerprint})
     return splits
 
 
@@ -63,6 +64,10 @@ class Data:
     def num_features(self) -> int:
         """D, of data whose images were `encoded`."""
         return self.test.examples.shape[1]
+
+    def with_passes(self, passes: int) -> "Data":
+        """The same with a `train` that makes so many passes an epoch. An epoch of few images is short."""
+        return replace(self, train=self.train.repeated(passes))
 
     @property
     def setup(self) -> dict[str, Any]:
@@ -121,16 +126,24 @@ class Loader:
         part: slice = WHOLE,
     ):
         self.labels, self.batch_size, self.shuffle, self.device = torch.from_numpy(labels), batch_size, shuffle, device
-        self._fetch, self._part = fetch, part
+        self._fetch, self._part, self.passes = fetch, part, 1
         self._unaugmented: Callable[[], Loader] | None = None
 
     @property
     def unaugmented(self) -> "Loader":
-        """The same images without what --augment adds to the transforms."""
-        return self._unaugmented() if self._unaugmented else self
+        """One pass over the same images, without what --augment adds to the transforms."""
+        if self._unaugmented:
+            return self._unaugmented()
+        return self if self.passes == 1 else self.repeated(1)
+
+    def repeated(self, passes: int) -> "Loader":
+        """The same loader; one iteration of it makes so many passes, each shuffled anew."""
+        repeated = copy(self)
+        repeated.passes = passes
+        return repeated
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return self.passes * len(self._sizes)
 
     @property
     def _sizes(self) -> list[int]:
@@ -140,6 +153,10 @@ class Loader:
         return [*sizes[:-2], self.batch_size + 1] if self.shuffle and count and left == 1 else sizes
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(self.passes):
+            yield from self._one_pass()
+
+    def _one_pass(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.labels)) if self.shuffle else torch.arange(len(self.labels))
         ordered_labels = self.labels[order].to(self.device).split(self._sizes)
         fetched = self._fetch(list(order.split(self._sizes)), self._part)
@@ -156,20 +173,23 @@ class Loader:
         return next(iter(some))[0]
 
     @torch.no_grad()
-    def encoded(self, encoder: Callable[[Tensor], Tensor], progress: Callable[["Loader"], Iterator]) -> "Loader":
-        """The same split with `encoder(images)` (B,D), computed once now and kept in memory, in place of the images.
+    def outputs(self, function: Callable[[Tensor], Tensor], progress: Callable[["Loader"], Iterator]) -> Tensor:
+        """(N,D) on the CPU: function(images) (B,D) of all images in the split's order, computed once.
 
         Every process that carries out a run computes all of them.
         """
-        features = torch.cat([encoder(images).cpu() for images, _ in progress(self._in_order())])
+        return torch.cat([function(images).cpu() for images, _ in progress(self._in_order())])
+
+    def encoded(self, encoder: Callable[[Tensor], Tensor], progress: Callable[["Loader"], Iterator]) -> "Loader":
+        """The same split with the `outputs` of the encoder, kept in memory, in place of the images."""
         encoded = copy(self)
-        encoded._fetch = gather(features, self.device)
+        encoded._fetch = gather(self.outputs(encoder, progress), self.device)
         return encoded
 
     def _in_order(self) -> "Loader":
         """The same loader, of whole batches, without shuffling."""
         ordered = copy(self)
-        ordered.shuffle, ordered._part = False, WHOLE
+        ordered.shuffle, ordered._part, ordered.passes = False, WHOLE, 1
         return ordered
 
 

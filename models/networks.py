@@ -15,6 +15,8 @@ from errors import UserError
 from models.fast_gradients import use_fast_gradients
 from models.fold import fold_batch_norm
 from models.half import halve_weights, keep_logits_in_float32
+from models.http_endpoint import ADDRESSES
+from models.http_service import HttpService
 from models.network_row import NetworkRow
 from models.network_source import find_network
 from models.weights_file import weights_hash
@@ -121,15 +123,17 @@ class Network(nn.Module):
 
     @property
     def saved(self) -> dict[str, Any]:
-        """What a checkpoint holds of a network that learns, by its key."""
-        return {"network_dict": self}
+        """What a checkpoint holds of a network that learns, by its key; nothing of a frozen one."""
+        return {} if self.frozen else {"network_dict": self}
 
 
-def load_network(name: str, run: Execution = CPU, *, num_classes: int | None = None, frozen: bool = True) -> Network:
-    """Loads a network of the table, of timm or of one's own, with its weights.
+def load_network(
+    name: str, run: Execution = CPU, *, num_classes: int | None = None, frozen: bool = True
+) -> Network | HttpService:
+    """Loads a network of the table, of timm or of one's own, with its weights; or finds a service behind HTTP.
 
     Args:
-        name: as `find_network` takes it.
+        name: as `find_network` takes it; or the address of a service, see `HttpService`.
         run: where and how it computes.
         num_classes: None keeps the classifier (S source logits). T > 0 replaces it by a new linear layer of T outputs.
             0 removes it: the output is the (B,D) features that it would see. `class_names` then names them.
@@ -138,6 +142,8 @@ def load_network(name: str, run: Execution = CPU, *, num_classes: int | None = N
     Raises:
         UserError: the name is unknown, the weights cannot be loaded, or the network has no classifier to keep.
     """
+    if name.startswith(ADDRESSES):
+        return _service(name, run, num_classes)
     row = find_network(name)
     if num_classes is None and not row.class_names:
         raise UserError(
@@ -157,6 +163,15 @@ def load_network(name: str, run: Execution = CPU, *, num_classes: int | None = N
     if num_classes == 0:
         row = replace(row, class_names=_feature_names(body, row.input_size))
     return Network(body, row, run, frozen=frozen, setup=setup)
+
+
+def _service(address: str, run: Execution, num_classes: int | None) -> HttpService:
+    if num_classes is not None:
+        asked = f"--network {address}: this method needs the network's features or its weights."
+        raise UserError(asked, "A service gives its class scores alone.", "Give a local network.")
+    service = HttpService(address, run.device)
+    run.identify(weights=service.fingerprint)
+    return service
 
 
 class LinearHead(nn.Linear):

@@ -77,7 +77,7 @@ class Prompted(nn.Module):
         index = isinstance(self.mapping, SelectLabels)
         parts = {"visual_prompt_dict": self.prompt}
         parts |= {"mapping_sequence": self.mapping.index} if index else {"mapping_dict": self.mapping}
-        return parts | ({} if self.network.frozen else self.network.saved)
+        return parts | self.network.saved
 
     @property
     def setup(self) -> dict[str, Any]:

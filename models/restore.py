@@ -18,6 +18,7 @@ from models.clip_source import ClipRow, find_clip
 from models.networks import Execution, LinearHead, Network, load_network
 from models.output_mapping import SelectLabels
 from models.part import Part, rebuilt
+from models.primed import PrimedNetwork
 from models.prompted import Prompted
 from models.visual_prompt import (
     AdditiveVisualPrompt,
@@ -68,7 +69,7 @@ def restore(checkpoint: dict, setup: dict, run: Execution) -> nn.Module:
 
 def weights_of(model: nn.Module) -> str:
     """The hash of the weights that the model's network was loaded with."""
-    return next(module.fingerprint for module in model.modules() if isinstance(module, Network))
+    return next(module.fingerprint for module in model.modules() if hasattr(module, "fingerprint"))
 
 
 def _require_same_weights(model: nn.Module, setup: dict) -> None:
@@ -94,6 +95,9 @@ def _prompted(checkpoint: dict, setup: dict, run: Execution) -> nn.Module:
         network, mapping = _mapped_clip(setup, mapping, run)
     else:
         network = _network(setup, run, num_classes=None, frozen=True)
+    if "head_dict" in checkpoint:
+        network = PrimedNetwork(network, setup["head_classes"])
+        network.head.load_state_dict(checkpoint["head_dict"])
     if int(mapping.sources.max()) >= len(network.class_names):
         raise ValueError(f"it maps to source class {mapping.sources.max()}, the network has {len(network.class_names)}")
     state = dict(checkpoint["visual_prompt_dict"])

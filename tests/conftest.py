@@ -112,7 +112,8 @@ def words(tiny_clip) -> Callable:
     """words("experiments/cnn/ilm_vp") -> the flags that let a script run on tiny things, in a moment."""
 
     def choose(script: str) -> tuple[str, ...]:
-        network = () if "/clip/" in script else ("--network", "tiny")
+        network = () if "/clip/" in script and not script.endswith("ares") else ("--network", "tiny")
+        network += ("--service", "tiny") if script.endswith("cnn/ares") else ()
         if "/clip/" in script or script.endswith("semantic_vp"):
             network += sum(tiny_clip.items(), ())
         faster = FASTER.get(script.rpartition("/")[2], ())
@@ -133,6 +134,7 @@ FASTER = {
     "lor_vp": ("--seed", "7", "--batch-size", "8"),
     "acavp": ("--batch-size", "8"),
     "attr_vr": ("--batch-size", "8"),
+    "ares": ("--batch-size", "8", "--priming-epoch", "3"),
 }
 
 

@@ -23,7 +23,8 @@ DOCUMENTS = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for f
 SCRIPTS = [str(file.relative_to(ROOT)) for file in sorted(ROOT.glob("experiments/*/*.*")) if file.suffix != ".pyc"]
 SCRIPTS.remove("experiments/reproduce/common.sh")  # a part of the others
 MOST_LINES = 170  # of README.md: one page
-ELSEWHERE = {"main_clip.py", "top3_vp.py"}  # of the original VP repository; what README's reader writes
+# of the original VP repository; what the readers of README and of docs/black_box.md write
+ELSEWHERE = {"main_clip.py", "top3_vp.py", "my_service.py"}
 PLACEHOLDER = re.compile(r"[A-Z]+(\.\.\.)?|my_\w+")  # what a reader puts in: FILE, NAME, my_photos
 PROGRAMS = ("python", "torchrun", "srun")
 

@@ -131,6 +131,8 @@ TABLE = {
     "experiments/cnn/blm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/blmp_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/fully_vp": (("--mapping-lr", "0.5"), Expected(**vars(AUTO) | {"learns": (PROGRAM, LAYER)})),
+    "experiments/cnn/ares": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
+    "experiments/clip/ares": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/semantic_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/evp": ((), Expected(**vars(EVP) | CNN_EVP)),
     "experiments/cnn/smm": ((), Expected(**vars(ILM) | MASKS)),
@@ -286,6 +288,7 @@ DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
         f"experiments/{name}": (200, 7, 256)
         for name in ("cnn/blm_vp", "cnn/blmp_vp", "clip/blm_vp", "clip/blmp_vp", "cnn/smm", "cnn/watermark_vp")
     },
+    **dict.fromkeys(("experiments/cnn/ares", "experiments/clip/ares"), (200, 7, 256)),
     **{f"experiments/{name}_vp": (200, 7, 128) for name in ("cnn/fully", "clip/fully", "cnn/auto")},
 }
 
@@ -301,7 +304,7 @@ def test_defaults(script, words, monkeypatch):
             raise Stop
 
     monkeypatch.setattr("tools.common.run.Run", Caught)
-    network = words(script)[: 4 if "/clip/" in script else 2]
+    network = words(script)[: (4 if "/clip/" in script else 2) + 2 * script.endswith("/ares")]
     with pytest.raises(Stop):
         module.main([*network, "--dataset", "small", *(words(script)[-2:] if script.endswith("attr_vr") else ())])
     assert (found["epoch"], found["seed"], found["batch_size"]) == DEFAULTS[script]
@@ -492,6 +495,8 @@ def test_the_table_names_scripts_and_flags_that_there_are():
             words = ["--" + name.replace("_", "-"), str(value)]
             for parser in parsers.values():
                 network = [] if "clip" in parser.get_default("method") else ["--network", "resnet18"]
+                if parser.get_default("method").endswith("/ares"):
+                    network = ["--network", "resnet18", *(["--service", "resnet50"] if network else [])]
                 if parser.get_default("method") == "clip/attr_vr":
                     network += ["--method", "ar"]  # needs no files
                 assert getattr(parser.parse_args([*network, "--dataset", "dtd", *words]), name) == value

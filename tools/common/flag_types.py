@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
@@ -116,8 +117,17 @@ def split_network(text: str) -> tuple[str, str]:
     return head + found, path
 
 
+_ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[\w.-]+)(:\d{1,5})?(/[^?#@\s]*)?", re.ASCII)
+
+
 def network(text: str) -> str:
-    """A --network whose file or folder has its absolute path, which is the same in every working directory."""
+    """A --network whose file or folder has its absolute path, which is the same in every working directory.
+
+    The address of a service must hold no secret, since commands stand in logs and receipts.
+    """
+    if text.startswith(("http:", "https:")) and not _ADDRESS.fullmatch(text):
+        wanted = "https://MACHINE/PATH, or http://MACHINE:PORT/PATH, without user, password or ? is needed"
+        raise argparse.ArgumentTypeError(f"{wanted}; a key comes from the environment variable VP_SERVICE_KEY")
     head, path = split_network(text)
     if head.endswith(("=", "local-dir:")) and not os.path.exists(path):
         raise argparse.ArgumentTypeError(f"{path or 'the path'}: there is no such file or folder")

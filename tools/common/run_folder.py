@@ -143,7 +143,8 @@ class RunFolder:
             UserError: the checkpoint is damaged, or belongs to another run.
             AlreadyFinished: there is nothing left to do.
         """
-        self.identify(weights=setup.get("weights"))
+        if "weights" not in self._identity:  # else loading the network has told them
+            self.identify(weights=setup.get("weights"))
         self._setup, self._parts = self._named | {"precision": self.precision} | setup, parts
         self._sizes = {f"{split}_size": size for split, size in sizes.items()}
         if self.args.fresh:
@@ -156,6 +157,8 @@ class RunFolder:
         self._resume()
         self._agree(self._saved_epochs)
         self.log.keep(self._saved_epochs)
+        if self._board:  # the run ends with another model than it began with
+            self._board.close()
         if is_first():
             self._board = Board(self.path / "tensorboard", self._saved_epochs)
         return self._saved_epochs

@@ -1,0 +1,87 @@
+"""AReS with CLIP as the service: it is asked once about each training image; then a local network is prompted.
+
+"Prime Once, then Reprogram Locally", CVPR 2026, arXiv 2604.01474. As experiments/cnn/ares.py, but --clip-model is the
+service: its probabilities for one text prompt a class are what a new last layer of the local --network learns.
+
+    python experiments/clip/ares.py --network timm:vit_base_patch16_224 --dataset flowers102 --shots 16
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from torchvision.transforms import v2
+
+from algorithms.label_mapping import bayesian_label_mapping
+from algorithms.priming import ServiceIsBetter, compare, prime
+from algorithms.training import step_schedule
+from data.loaders import load_data, read_dataset
+from models.clip import load_clip
+from models.networks import load_network
+from models.output_mapping import WeightLabels
+from models.primed import PrimedNetwork
+from models.prompted import Prompted
+from models.services import LocalService, without_identity, zero_shot
+from models.visual_prompt import ExpansiveVisualPrompt
+from tools.common.args import experiment_parser
+from tools.common.mapping_flags import add_bayesian_flags, add_iteration_flags
+from tools.common.run import run_experiment
+from tools.common.service_flags import add_clip_service_flags, add_priming_flags
+
+TEMPLATE = "This is a photo of a {}."
+
+parser = experiment_parser(__file__, __doc__, lr=0.01, batch_size=256)
+add_clip_service_flags(parser, TEMPLATE)
+add_priming_flags(parser)
+add_bayesian_flags(parser, plus=True)
+add_iteration_flags(parser)
+
+
+def train(args, run):
+    few = read_dataset(args.dataset, run)
+    dataset = read_dataset(args.dataset, run, whole=True) if args.second_stage_data == "full" else few
+    encoder = load_network(args.network, run, num_classes=0)
+    template = args.template or dataset.text_template or TEMPLATE
+    clip = load_clip(args, without_identity(run), [template], dataset.class_names)
+    service = LocalService(clip, run)
+    run.identify(service_weights=service.fingerprint)
+    network = PrimedNetwork(encoder, service.class_names, service.questions)
+    prompt = ExpansiveVisualPrompt(dataset.image_size, network.input_size, dataset.inner_mask)
+    mapping = WeightLabels(len(network.class_names), dataset.num_classes)
+    model = Prompted(prompt, network, mapping)
+    own = range(dataset.num_classes)
+
+    own_view, resize = ([v2.Resize((size, size))] for size in (network.input_size, dataset.image_size))
+    data = load_data(dataset, run, train=resize, eval=resize)
+
+    optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
+    scheduler = step_schedule(optimizer, args.epoch)
+
+    def prime_network():
+        parts = () if args.fallback is None else ("val",)
+        asked, seen = (load_data(few, run, train=v, eval=v, parts=parts) for v in (clip.preprocess, own_view))
+        how = {"device": run.device, "pieces": run.pieces, "epochs": args.priming_epoch, "lr": args.priming_lr}
+        record = prime(network, service, asked.train_as_eval, seen.train_as_eval, **how)
+        if args.fallback is not None:
+            record |= compare(zero_shot(network, own), zero_shot(service, own), seen, asked, args.fallback)
+        return record
+
+    def start(epoch):
+        record = prime_network() if epoch == 0 else {}
+        if epoch % args.mapping_interval == 0:
+            masses = run.count_predictions(model, data.train, top=max(1, int(args.top_fraction * dataset.num_classes)))
+            mapping.set(bayesian_label_mapping(masses, args.smoothing))
+        return record
+
+    run.tell(service=args.service, primed_images=len(few.train), answered_by="local network")
+    try:
+        return run.fit(model, data, optimizer, scheduler, on_epoch_start=start)
+    except ServiceIsBetter as better:
+        tested = load_data(dataset, run, train=clip.preprocess, eval=clip.preprocess, parts=("test",))
+        return run.evaluate(zero_shot(service, own), tested, epochs=0, answered_by="service", **better.record)
+
+
+if __name__ == "__main__":
+    run_experiment(train, parser)
