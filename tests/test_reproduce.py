@@ -42,6 +42,8 @@ TABLES = {  # script -> how many commands
     "auto_vp": 13 * 2 * (1 + 4) * 3,
     "acavp": 12 * (4 + 1) * 3,
     "attr_vr": 11 * 3 * 3,
+    "dvp": 11 * 2 * 3,
+    "rvp": 4 * 11 * 3,
 }
 SETTINGS = """
     DATASETS NETWORKS METHODS SEEDS EPOCH FLAGS JOBS DRY_RUN PYTHON CLIP FRACTIONS ABLATIONS WIDTHS OUTPUTS CHOICES
