@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -53,7 +52,7 @@ class PromptsOfLabels(SeveralPrompts):
         prompt, count: see `SeveralPrompts`.
         prompt_of_label: (S,) int64, the number of each source label's prompt.
 
-    State: that of `SeveralPrompts`.
+    State: that of `SeveralPrompts`, and `prompt_of_label`.
 
     Raises:
         UserError: a label's prompt is none of them.
@@ -63,8 +62,10 @@ class PromptsOfLabels(SeveralPrompts):
         super().__init__(prompt, count)
         if not 0 <= int(prompt_of_label.min()) <= int(prompt_of_label.max()) < count:
             found = f"The numbers go from {int(prompt_of_label.min())} to {int(prompt_of_label.max())}."
-            raise UserError(f"Each label has one of {count} prompts, counted from 0.", found, "Correct prompt_of_label.")
-        self.register_buffer("prompt_of_label", prompt_of_label.detach().clone(), persistent=False)
+            raise UserError(
+                f"Each label has one of {count} prompts, counted from 0.", found, "Correct prompt_of_label."
+            )
+        self.register_buffer("prompt_of_label", prompt_of_label.detach().clone())
 
     def ask(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Images (B,3,h,w) -> source logits (B,S). The network sees n*B images at once."""

@@ -20,7 +20,7 @@ needs_onnx = pytest.mark.skipif(
     reason="pip install onnx onnxscript onnxruntime",
 )
 FORMATS = ["torch.export", pytest.param("onnx", marks=[needs_onnx, pytest.mark.slow])]
-SCRIPTS = ["cnn/ilm_vp", "cnn/full_finetune", "clip/evp", "clip/linear_probing"]
+SCRIPTS = ["cnn/ilm_vp", "cnn/full_finetune", "clip/evp", "clip/linear_probing", "clip/rvp", "clip/dvp"]
 
 
 def opened(file, kind):

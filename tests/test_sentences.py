@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from make_data import make_attributes
-from models.several_prompts import PromptsOfLabels
 from test_experiments import checkpoint, only_run
 from test_settings import arguments_of_fit
 from tiny import network_of
@@ -20,6 +19,7 @@ from errors import UserError
 from models.output_mapping import WeightLabels
 from models.prompted import Prompted
 from models.sentence_mapping import WeightedSentences, folded
+from models.several_prompts import PromptsOfLabels
 from models.visual_prompt import AdditiveVisualPrompt
 
 pytestmark = pytest.mark.numeric
@@ -190,6 +190,15 @@ def test_two_sentences_of_each_cause_are_enough_for_three(small, run_script, wor
     assert run_script(DVP, *words(DVP)[:6], *flags)["status"] == "finished"
 
 
+def test_the_clusters_are_the_checkpoints(small, run_script, words):
+    """k-means may end otherwise on another machine. A continued run, and evaluate.py, keep the prompt of a sentence."""
+    flags = (*words(DVP), "--clusters", 2)
+    run_script(DVP, *flags, "--epoch", 1)
+    saved = checkpoint(only_run(DVP) / "ckpt.pth")["visual_prompt_dict"]["prompt_of_label"]
+    model, *_ = load_prompted(only_run(DVP) / "ckpt.pth", device="cpu")
+    assert set(saved.tolist()) == {0, 1} and torch.equal(model.prompt.prompt_of_label, saved)
+
+
 # RVP ------------------------------------------------------------------------------------------------------------------
 
 
@@ -226,3 +235,18 @@ def test_the_folded_head_equals_the_mapping(small, words, monkeypatch, float64):
         blocks[target::4, target] = model.mapping.sentences[target].detach().softmax(0)
     head = model.network.bank.T @ blocks @ (torch.eye(4) + model.mapping.classes.detach())
     torch.testing.assert_close(folded_model.network.bank.T, head, rtol=1e-12, atol=1e-12)
+
+
+def test_the_exported_network_has_one_head(small, words, run_script, monkeypatch):
+    run_script(RVP, *words(RVP), "--epoch", 1, "--mapping-lr", 10)
+    saved, made = only_run(RVP) / "best.pth", []
+    fake = export.FORMATS["torch.export"]._replace(
+        make=lambda model, *_: made.append(model) or b"", open=lambda _: made[0]
+    )
+    monkeypatch.setitem(export.FORMATS, "torch.export", fake)
+    export.main(["--checkpoint", str(saved), "--format", "torch.export"])
+    assert made[0].network.bank.shape == (4, 16)
+    model, transform, _ = load_prompted(saved, device="cpu")
+    assert model.mapping.sentences.abs().sum() > 0 and model.mapping.classes.abs().sum() > 0
+    x = torch.rand(2, 3, 27, 27)
+    torch.testing.assert_close(made[0](x), model(x), rtol=0, atol=1e-4)

@@ -168,7 +168,7 @@ TABLE = {
     ),
     "experiments/clip/dvp": (
         ("--clusters", "2"),
-        Expected("SGD", 40.0, COSINE_STEP, **ATTR_VR, prompt="SeveralPrompts", mask=32**2 - 27**2, texts=80),
+        Expected("SGD", 40.0, COSINE_STEP, **ATTR_VR, prompt="PromptsOfLabels", mask=32**2 - 27**2, texts=80),
     ),
     "experiments/clip/rvp": (
         ("--mapping-lr", "0.5"),
@@ -253,7 +253,8 @@ def test_what_the_papers_set(script, words, monkeypatch):
         prompt = model.prompt
         assert type(prompt).__name__ == expected.prompt
         if expected.mask is not None:
-            plane = prompt.mask if prompt.mask.ndim == 2 else prompt.mask[0]
+            mask = getattr(prompt, "prompt", prompt).mask  # of several prompts, or of the one
+            plane = mask if mask.ndim == 2 else mask[0]
             assert plane.sum() == expected.mask
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         groups = [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]

@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 import torch.nn.functional as F
-from models.several_prompts import PromptsOfLabels
 from torchvision.transforms import v2
 
 from algorithms.k_means import k_means
@@ -32,6 +31,7 @@ from data.loaders import load_data, read_dataset
 from models.clip import load_clip_of_texts
 from models.output_mapping import WeightLabels
 from models.prompted import Prompted
+from models.several_prompts import PromptsOfLabels
 from models.visual_prompt import ExpansiveVisualPrompt, scaled
 from tools.common.args import clip_parser
 from tools.common.attribute_flags import add_decoupled_flags, banks_of
