@@ -21,6 +21,8 @@ from models.prompted import Prompted
 from models.sentence_mapping import WeightedSentences, folded
 from models.several_prompts import PromptsOfLabels
 from models.visual_prompt import AdditiveVisualPrompt
+from tools import export
+from tools.load import load_prompted
 
 pytestmark = pytest.mark.numeric
 DVP, RVP = "experiments/clip/dvp", "experiments/clip/rvp"
@@ -246,7 +248,7 @@ def test_the_exported_network_has_one_head(small, words, run_script, monkeypatch
     monkeypatch.setitem(export.FORMATS, "torch.export", fake)
     export.main(["--checkpoint", str(saved), "--format", "torch.export"])
     assert made[0].network.bank.shape == (4, 16)
-    model, transform, _ = load_prompted(saved, device="cpu")
+    model, *_ = load_prompted(saved, device="cpu")
     assert model.mapping.sentences.abs().sum() > 0 and model.mapping.classes.abs().sum() > 0
     x = torch.rand(2, 3, 27, 27)
     torch.testing.assert_close(made[0](x), model(x), rtol=0, atol=1e-4)
