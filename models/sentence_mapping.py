@@ -112,7 +112,7 @@ def folded(model: Prompted, target_names: Sequence[str]) -> Prompted:
         model: its mapping is a matrix product, source logits (B,S) @ a matrix (S,T). Its prompt and image encoder are
             shared with the result.
     """
-    head = model.mapping(model.network.bank.T).T.contiguous()  # the mapping of the D unit vectors of the embeddings' space
+    head = model.mapping(model.network.bank.T).T.contiguous()  # bank.T: what the D unit vectors have for source logits
     mapping = SelectLabels(len(target_names))
     mapping.set(torch.arange(len(target_names)))
     return Prompted(model.prompt, model.network.over(head, target_names), mapping)

@@ -12,7 +12,7 @@ _OWN = {"attr_vr": ("attributes", "descriptions", "nearest", "alpha"), "ar": ("t
 _ATTR_VR = ("descriptive", "distinctive")
 
 
-def add_sentence_flags(parser: Parser, files: str) -> None:
+def _add_sentence_flags(parser: Parser, files: str) -> None:
     """--attributes and --descriptions."""
     folder = f"folder of your files {files}, see docs/methods.md"
     parser.add_argument("--attributes", type=os.path.abspath, metavar="FOLDER", help=folder)
@@ -24,7 +24,7 @@ def add_attribute_flags(parser: Parser, template: str) -> None:
     """--method, AttrVR's sentences, and the --template of its baselines."""
     methods = "attr_vr, or a baseline of the paper with one text prompt a class: ar, vp; default attr_vr"
     parser.add_argument("--method", dest="attr_method", choices=_OWN, default="attr_vr", help=methods)
-    add_sentence_flags(parser, "DATASET_descriptive.json and DATASET_distinctive.json")
+    _add_sentence_flags(parser, "DATASET_descriptive.json and DATASET_distinctive.json")
     nearest = "how many of them, the nearest to the image, make a class's logit; default 3"
     parser.add_argument("--nearest", type=positive_int, default=3, help=nearest)
     alpha = "what the descriptive sentences count; the distinctive ones count the rest; in [0,1], default 0.5"
@@ -35,13 +35,13 @@ def add_attribute_flags(parser: Parser, template: str) -> None:
 
 def add_descriptive_flags(parser: Parser) -> None:
     """--attributes and --descriptions of a method that reads the descriptive sentences alone (RVP)."""
-    add_sentence_flags(parser, "DATASET_descriptive.json")
+    _add_sentence_flags(parser, "DATASET_descriptive.json")
     parser.checks.append(lambda args: _require_folder(args, banks_of(args)))
 
 
 def add_decoupled_flags(parser: Parser) -> None:
     """The flags of DVP: its sentences, --causes or --clusters, and --nearest."""
-    add_sentence_flags(
+    _add_sentence_flags(
         parser, "DATASET_descriptive.json, or with --causes DATASET_cause1.json, DATASET_cause2.json, ..."
     )
     groups = parser.add_mutually_exclusive_group()
