@@ -105,6 +105,27 @@ def bayesian_label_mapping(counts: Tensor, smoothing: float = 1.0) -> Tensor:
     return (shares / columns.where(columns > 0, 1)).float()
 
 
+def reweighting_matrix(counts: Tensor) -> Tensor:
+    """The probabilistic reweighting matrix of DVP (Cai et al., ICML 2025): a weight for each sentence of a class.
+
+    A sentence's weight is its part of the counts of its class. At the start, and for a class that no image has counted
+    for, all sentences weigh the same. In the authors' code such a class gets NaN.
+
+    Args:
+        counts: (S,T) int64, zero but where a sentence is one of the class. The sentences of class t are the S/T source
+            labels from t * S/T on.
+
+    Returns:
+        (S,T) float32; each column sums to 1.
+    """
+    num_target = counts.shape[1]
+    own = torch.arange(len(counts), device=counts.device) * num_target // len(counts)
+    counts = counts.double()
+    uniform = torch.zeros_like(counts).scatter_(1, own[:, None], num_target / len(counts))
+    sums = counts.sum(0)
+    return torch.where(sums > 0, counts / sums.where(sums > 0, 1), uniform).float()
+
+
 def majority_label_mapping(counts: Tensor) -> Tensor:
     """The many-to-one map of EVP's non-CLIP models (TMLR 2024): each target's most frequent source label.
 

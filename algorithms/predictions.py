@@ -90,6 +90,31 @@ class PredictionCounter:
             self._masses = None if masses is None else masses.clone()
 
 
+class SentenceCounter(PredictionCounter):
+    """Counts for each image the `nearest` most probable source labels of its own target (DVP, Cai et al., ICML 2025).
+
+    The source labels of target t are the S/T ones from t * S/T on.
+
+    Args:
+        nearest: at most S/T.
+    """
+
+    def __init__(self, num_source: int, num_target: int, nearest: int):
+        super().__init__(num_source, num_target)
+        self._nearest = nearest
+
+    @torch.no_grad()
+    def __call__(self, source_logits: Tensor, labels: Tensor) -> None:
+        if self._counts is None:
+            self._counts = torch.zeros(self._shape, dtype=torch.int64, device=labels.device)
+        each = self._shape[0] // self._shape[1]
+        images = torch.arange(len(labels), device=labels.device)
+        own = source_logits.view(len(labels), -1, each)[images, labels]  # (B,S/T)
+        sources = labels[:, None] * each + own.topk(self._nearest).indices
+        cells = (sources * self._shape[1] + labels[:, None]).flatten()
+        self._counts.view(-1).scatter_add_(0, cells, torch.ones_like(cells))
+
+
 @torch.no_grad()
 def count_predictions(
     source_logits: Callable[[Tensor], Tensor],

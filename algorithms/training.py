@@ -204,6 +204,7 @@ def fit(
     start_epoch: int = 0,
     schedule_steps: bool = False,
     on_epoch_start: Callable[[int], dict | None] = lambda epoch: None,
+    on_epoch_trained: Callable[[int], dict | None] = lambda epoch: None,
     on_epoch_end: Callable[[int, dict], None] = lambda epoch, record: None,
     observe_train: Observer | None = None,
     observe_test: Observer | None = None,
@@ -219,6 +220,7 @@ def fit(
         data: has `train`, `val` (or None) and `test`, each a loader of (images, labels).
         scheduler: stepped once an epoch, or with `schedule_steps` after each step of the optimizer.
         on_epoch_start: called with the epoch before it trains; what it returns goes into the epoch's record.
+        on_epoch_trained: the same, between an epoch's training and its evaluation.
         on_epoch_end: called with the epoch and its record: train_, val_, test_ + loss and acc, lr, seconds, and
             images_per_second (of training alone).
         observe_train, observe_test: see `train_one_epoch` and `evaluate`, for these two splits.
@@ -246,6 +248,7 @@ def fit(
             return
         images = getattr(data.train, "passes", 1) * len(data.train.labels)
         record["images_per_second"] = images / (time.perf_counter() - train_begin)
+        record |= on_epoch_trained(epoch) or {}
         if not schedule_steps:
             scheduler.step()
         if data.val is not None:

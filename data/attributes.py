@@ -1,4 +1,4 @@
-"""Sentences that describe classes, from JSON files of the user's (AttrVR, ICLR 2025)."""
+"""Sentences that describe classes, from JSON files of the user's (AttrVR, ICLR 2025; DVP, ICML 2025)."""
 
 import json
 import random
@@ -12,7 +12,9 @@ BANKS = ("descriptive", "distinctive")
 SHORTEST = 20  # characters: shorter sentences are left out, as in AttrVR's code
 
 
-def read_attributes(folder: Path, dataset: str, class_names: Sequence[str], number: int, seed: int) -> list[list[str]]:
+def read_attributes(
+    folder: Path, dataset: str, class_names: Sequence[str], number: int, seed: int, banks: Sequence[str] = BANKS
+) -> list[list[str]]:
     """Sentences for each class from `folder`/`dataset`_descriptive.json and `folder`/`dataset`_distinctive.json.
 
     A file holds one object: class name -> list of sentences. Upper case, underscores and hyphens of class names do not
@@ -20,6 +22,7 @@ def read_attributes(folder: Path, dataset: str, class_names: Sequence[str], numb
 
     Args:
         number: m, sentences of each class in each bank.
+        banks: what the files' names have after `dataset`.
 
     Returns:
         For each bank m x T sentences: sentence i of class t has the index i * T + t.
@@ -27,7 +30,12 @@ def read_attributes(folder: Path, dataset: str, class_names: Sequence[str], numb
     Raises:
         UserError: a file is missing or has another content, or a class has no sentence of at least 20 characters.
     """
-    return [_read_bank(folder / f"{dataset}_{bank}.json", class_names, number, seed) for bank in BANKS]
+    return [_read_bank(folder / f"{dataset}_{bank}.json", class_names, number, seed) for bank in banks]
+
+
+def by_class(banks: Sequence[Sequence[str]], num_target: int) -> list[str]:
+    """The same sentences class by class: sentence i of n banks of m has the index t * (n * m) + bank * m + i (DVP)."""
+    return [sentence for target in range(num_target) for bank in banks for sentence in bank[target::num_target]]
 
 
 def _read_bank(file: Path, class_names: Sequence[str], number: int, seed: int) -> list[str]:

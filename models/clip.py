@@ -4,6 +4,7 @@ A text prompt is a source label like any other. With 81 templates and T classes 
 prompt of template i and class t has the index i * T + t.
 """
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -53,6 +54,12 @@ class Clip(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(super().forward(x), dim=1) @ self.bank.T
+
+    def over(self, bank: Tensor, names: Sequence[str]) -> "Clip":
+        """The same CLIP over other source labels, with this bank and these names. Both share the image encoder."""
+        other = copy.copy(self)
+        other._buffers, other.class_names = self._buffers | {"bank": bank}, tuple(names)
+        return other
 
 
 def load_clip(

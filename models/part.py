@@ -12,7 +12,7 @@ _PLAIN = (type(None), bool, int, float, str)
 
 
 class Part(nn.Module):
-    """A module that remembers the arguments of its constructor: numbers, texts, tensors, or lists of these.
+    """A module that remembers the arguments of its constructor: numbers, texts, tensors, parts, or lists of these.
 
     Prompts and output mappings inherit from it. If your own class does too, and stands in a file of `models/`,
     `tools/evaluate.py` and `tools/predict.py` can rebuild it from a checkpoint.
@@ -40,6 +40,8 @@ class Part(nn.Module):
 def _plain(value: Any, cls: type, name: str) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
+    if isinstance(value, Part):
+        return value.described()
     if isinstance(value, list | tuple):
         return [_plain(one, cls, name) for one in value]
     if isinstance(value, _PLAIN):
@@ -47,7 +49,7 @@ def _plain(value: Any, cls: type, name: str) -> Any:
     raise UserError(
         f"{cls.__name__}: a checkpoint saves the arguments of its constructor.",
         f"{name} is a {type(value).__name__}.",
-        "Give numbers, texts, tensors, or lists of these.",
+        "Give numbers, texts, tensors, parts, or lists of these.",
     )
 
 
@@ -73,4 +75,13 @@ def rebuilt(description: Any) -> Part:
         raise UserError(asked, "There is no such class.", move) from None
     if not (isinstance(found, type) and issubclass(found, Part) and found.__module__ == module):
         raise UserError(asked, "It is no part of a model: it does not inherit from Part.", move)
-    return found(**{key: value.clone() if isinstance(value, Tensor) else value for key, value in arguments.items()})
+    return found(**{key: _given(value) for key, value in arguments.items()})
+
+
+def _given(value: Any) -> Any:
+    """The argument that `_plain` describes."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, list):
+        return [_given(one) for one in value]
+    return rebuilt(value) if isinstance(value, dict) else value

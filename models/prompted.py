@@ -15,7 +15,8 @@ class Prompted(nn.Module):
     """mapping . f . h: images (B,3,h,w) in [0,1] -> target logits (B,T).
 
     Args:
-        prompt: h, images (B,3,h,w) -> (B,3,H,W). It is moved to the network's device.
+        prompt: h, images (B,3,h,w) -> (B,3,H,W). It is moved to the network's device. If it has a method `ask(network,
+            x)` instead, this gives the source logits (B,S). It may ask the network, a function, more than once.
         network: f, (B,3,H,W) -> source logits (B,S).
         mapping: source logits (B,S) -> target logits (B,T). It is moved to the network's device.
 
@@ -57,7 +58,12 @@ class Prompted(nn.Module):
         return self._source_logits(x) if self.graphed is None else self.graphed(x)
 
     def _source_logits(self, x: Tensor) -> Tensor:
-        prompted, side = share_border(self.prompt, x) if self.shares_border else self.prompt(x), self.network.input_size
+        if hasattr(self.prompt, "ask"):
+            return self.prompt.ask(self._of_prompted, x)
+        return self._of_prompted(share_border(self.prompt, x) if self.shares_border else self.prompt(x))
+
+    def _of_prompted(self, prompted: Tensor) -> Tensor:
+        side = self.network.input_size
         if prompted.shape[2:] != (side, side):
             raise UserError(
                 f"{type(self.prompt).__name__} has to give the network images of {side} x {side} pixels.",

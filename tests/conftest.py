@@ -117,7 +117,7 @@ def words(tiny_clip) -> Callable:
         if "/clip/" in script or script.endswith("semantic_vp"):
             network += sum(tiny_clip.items(), ())
         faster = FASTER.get(script.rpartition("/")[2], ())
-        if script.endswith("attr_vr"):
+        if script.endswith(SENTENCES):
             faster += ("--attributes", str(make_attributes(cfg.data_path / "attributes")))
         return (*network, "--dataset", "small", *faster)
 
@@ -135,7 +135,10 @@ FASTER = {
     "acavp": ("--batch-size", "8"),
     "attr_vr": ("--batch-size", "8"),
     "ares": ("--batch-size", "8", "--priming-epoch", "3"),
+    "dvp": ("--batch-size", "8"),
+    "rvp": ("--batch-size", "8"),
 }
+SENTENCES = ("/attr_vr", "/dvp", "/rvp")  # the scripts that need --attributes
 
 
 def load_script(path: str, root: Path = ROOT):

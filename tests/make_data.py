@@ -279,9 +279,9 @@ def make_abide(root: Path, patients: int = 30) -> dict[str, tuple[np.ndarray, in
 
 
 def make_attributes(root: Path, name: str = "small", classes: tuple[str, ...] = ("ant", "bee", "cow", "doe")) -> Path:
-    """AttrVR's two files for a data set: 25 sentences for each class in each of them, made of its name."""
+    """AttrVR's two files for a data set, and three of DVP's causes: 25 sentences for each class, made of its name."""
     root.mkdir(parents=True, exist_ok=True)
-    for bank in ("descriptive", "distinctive"):
+    for bank in ("descriptive", "distinctive", "cause1", "cause2", "cause3"):
         sentences = {each: [f"Feature {i} of the {each}, {bank} enough." for i in range(25)] for each in classes}
         (root / f"{name}_{bank}.json").write_text(json.dumps(sentences))
     return root

@@ -45,6 +45,8 @@ METHODS = {  # script -> the checkpoint's key of what it learns
     "experiments/clip/acavp": "visual_prompt_dict",
     "experiments/clip/attr_vr": "visual_prompt_dict",
     "experiments/clip/ares": "visual_prompt_dict",
+    "experiments/clip/dvp": "visual_prompt_dict",
+    "experiments/clip/rvp": "visual_prompt_dict",
     "experiments/clip/linear_probing": "head_dict",
     "experiments/clip/full_finetune": "network_dict",
 }
@@ -52,6 +54,7 @@ METHODS = {  # script -> the checkpoint's key of what it learns
 RARE = {f"experiments/{name}_vp" for name in "cnn/blm clip/blm clip/blmp cnn/fully cnn/semantic cnn/watermark".split()}
 RARE |= {f"experiments/{name}" for name in ("clip/fully_vp", "cnn/acavp", "clip/acavp", "clip/attr_vr")}
 RARE |= {"experiments/clip/ares"}
+RARE |= {"experiments/clip/dvp", "experiments/clip/rvp"}
 SCRIPTS = [pytest.param(script, marks=pytest.mark.slow) if script in RARE else script for script in METHODS]
 PROMPTS = [script for script, key in METHODS.items() if key == "visual_prompt_dict"]
 ILM_VP = ("experiments/cnn/rlm_vp", "experiments/cnn/flm_vp", "experiments/cnn/ilm_vp")

@@ -20,7 +20,7 @@ def test_every_number_is_an_accuracy_of_a_known_network_and_data_set():
     cells = Counter((row.network, row.dataset, row.method, row.setting) for row in PUBLISHED)
     assert set(cells.values()) == {1}
     assert {row.dataset for row in PUBLISHED} < {row.name for row in DATASETS}
-    clips = {"ViT-B-16-openai", "ViT-B-32-openai", "RN50-openai"}
+    clips = {"ViT-B-16-openai", "ViT-B-32-openai", "RN50-openai", "RN101-openai"}
     assert {row.network for row in PUBLISHED} - NETWORKS.keys() == clips
     assert all(0 < row.accuracy < 100 and row.source.name and row.source.how for row in PUBLISHED)
 
@@ -49,6 +49,10 @@ def test_the_tables_are_whole():
         ("resnet50", "gtsrb", "cnn/watermark_vp", (), 76.5, None),
         ("ViT-B-16-quickgelu-openai", "gtsrb", "clip/zero_shot", (), 21.0, None),
         ("ViT-B-16-openai", "fgvc_aircraft", "clip/zero_shot", (), 24.7, None),
+        ("ViT-B-16-quickgelu-openai", "dtd", "clip/dvp", ("shots 16", "val-shots 4", "attributes /x"), 65.5, None),
+        ("ViT-B-16-quickgelu-openai", "dtd", "clip/dvp", ("causes 3", "shots 16"), 66.7, None),
+        ("RN101-quickgelu-openai", "resisc45", "clip/rvp", ("shots 16",), 73.4, None),
+        ("RN50-openai", "sun397", "clip/attr_vr", ("attr-method vp", "shots 16"), 48.8, None),
     ],
 )
 def test_a_few_numbers(network, dataset, method, setting, accuracy, std):
@@ -70,10 +74,15 @@ def test_the_means_that_the_paper_prints():
         rows = [row for row in PUBLISHED if (row.network, row.method) == (network, method)]
         values = [row.accuracy for row in rows if row.dataset != "stanfordcars"]
         assert sum(values) / 11 == pytest.approx(mean, abs=0.06)
-    clip = {"AttrVR": 78.5, "DVP": 79.7, "RVP": 82.7}
-    for method, mean in clip.items():
-        values = [row.accuracy for row in PUBLISHED if (row.network, row.method) == ("ViT-B-16-openai", method)]
-        assert sum(values) / len(values) == pytest.approx(mean, abs=0.06)
+    for network, *means in (  # VP, AR, AttrVR, DVP, RVP
+        ("ViT-B-16-openai", 74.4, 76.5, 78.5, 79.7, 82.7),
+        ("ViT-B-32-openai", 68.3, 66.3, 69.8, 71.0, 75.8),
+        ("RN50-openai", 53.5, 60.4, 64.6, 66.0, 72.3),
+        ("RN101-openai", 57.5, 62.7, 67.2, 68.8, 73.0),
+    ):
+        for method, mean in zip(("VP", "AR", "AttrVR", "DVP", "RVP"), means, strict=True):
+            values = [row.accuracy for row in PUBLISHED if (row.network, row.method) == (network, method)]
+            assert len(values) == 11 and sum(values) / 11 == pytest.approx(mean, abs=0.06)
 
 
 RECORDS = {

@@ -43,6 +43,8 @@ TABLES = {  # script -> how many commands
     "acavp": 12 * (4 + 1) * 3,
     "attr_vr": 11 * 3 * 3,
     "ares": 10 * (1 + 2) * 3,
+    "dvp": 11 * 2 * 3,
+    "rvp": 4 * 11 * 3,
 }
 SETTINGS = """
     DATASETS NETWORKS METHODS SEEDS EPOCH FLAGS JOBS DRY_RUN PYTHON CLIP FRACTIONS ABLATIONS WIDTHS OUTPUTS CHOICES

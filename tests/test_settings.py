@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
-from conftest import load_script
+from conftest import SENTENCES, load_script
 from test_experiments import METHODS
 from tiny import ROOT
 from torchvision.transforms import v2
@@ -168,6 +168,23 @@ TABLE = {
         (),
         Expected("SGD", 40.0, COSINE_STEP, **ATTR_VR, prompt="ExpansiveVisualPrompt", mask=32**2 - 27**2, texts=160),
     ),
+    "experiments/clip/dvp": (
+        ("--clusters", "2"),
+        Expected("SGD", 40.0, COSINE_STEP, **ATTR_VR, prompt="PromptsOfLabels", mask=32**2 - 27**2, texts=80),
+    ),
+    "experiments/clip/rvp": (
+        ("--mapping-lr", "0.5"),
+        Expected(
+            "SGD",
+            40.0,
+            COSINE_STEP,
+            **ATTR_VR,
+            prompt="ExpansiveVisualPrompt",
+            mask=32**2 - 27**2,
+            learns=(PROGRAM, ("mapping.sentences", "mapping.classes")),
+            texts=80,
+        ),
+    ),
     "experiments/clip/acavp": (
         ("--transform-lr", "0.5"),
         Expected("NormalizedGradient", 40.0, COSINE_STEP, each_step=True, extra={"momentum": 0.9}, **ACAVP),
@@ -238,7 +255,8 @@ def test_what_the_papers_set(script, words, monkeypatch):
         prompt = model.prompt
         assert type(prompt).__name__ == expected.prompt
         if expected.mask is not None:
-            plane = prompt.mask if prompt.mask.ndim == 2 else prompt.mask[0]
+            mask = getattr(prompt, "prompt", prompt).mask  # of several prompts, or of the one
+            plane = mask if mask.ndim == 2 else mask[0]
             assert plane.sum() == expected.mask
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         groups = [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
@@ -283,6 +301,8 @@ DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
     "experiments/cnn/acavp": (1000, 7, 256),
     "experiments/clip/acavp": (1000, 7, 256),
     "experiments/clip/attr_vr": (200, 7, 64),
+    "experiments/clip/dvp": (200, 7, 64),
+    "experiments/clip/rvp": (200, 7, 64),
     "experiments/cnn/lor_vp": (20, 1234, 256),
     **{
         f"experiments/{name}": (200, 7, 256)
@@ -306,7 +326,7 @@ def test_defaults(script, words, monkeypatch):
     monkeypatch.setattr("tools.common.run.Run", Caught)
     network = words(script)[: (4 if "/clip/" in script else 2) + 2 * script.endswith("/ares")]
     with pytest.raises(Stop):
-        module.main([*network, "--dataset", "small", *(words(script)[-2:] if script.endswith("attr_vr") else ())])
+        module.main([*network, "--dataset", "small", *(words(script)[-2:] if script.endswith(SENTENCES) else ())])
     assert (found["epoch"], found["seed"], found["batch_size"]) == DEFAULTS[script]
     assert found["precision"] == "auto"
     assert found["augment"] == ("trivial" if script.endswith("/acavp") else "none")
@@ -412,20 +432,25 @@ STATED = [  # method, network, data set, flag, value
     ("cnn/ilm_vp", "resnet18", "dtd", "batch_size", None),  # data/catalog.py has ILM-VP's
     ("cnn/smm", "efficientnet_lite0", "pictures", "batch_size", 16),
     ("cnn/evp", "efficientnet_lite0", "digits_inverted", "batch_size", 64),
+    ("clip/dvp", None, "dtd", "clusters", 3),
+    ("clip/dvp", None, "eurosat", "clusters", 1),
+    ("clip/dvp", None, "food101", "clusters", 2),
+    ("clip/dvp", None, "ucf101", "clusters", 2),
 ]
 
 
 def parsed(method, network, dataset, *words):
     """The flags as the script's parser takes them, and the parser."""
     parser = load_script(f"experiments/{method}").parser
-    return parser.parse_args([*(("--network", network) if network else ()), "--dataset", dataset, *words]), parser
+    needed = (*(("--network", network) if network else ()), *(("--attributes", "any") * method.endswith(SENTENCES)))
+    return parser.parse_args([*needed, "--dataset", dataset, *words]), parser
 
 
 @pytest.mark.parametrize(("method", "network", "dataset", "flag", "value"), STATED)
 def test_stated_values_are_the_defaults(method, network, dataset, flag, value):
     args, parser = parsed(method, network, dataset)
     assert getattr(args, flag) == value
-    assert not own_flags(args, parser)  # so neither the folder's name nor the tables name it
+    assert own_flags(args, parser).keys() <= {"attributes"}  # so neither the folder's name nor the tables name it
 
 
 def test_a_typed_flag_comes_before_the_table():
@@ -497,8 +522,8 @@ def test_the_table_names_scripts_and_flags_that_there_are():
                 network = [] if "clip" in parser.get_default("method") else ["--network", "resnet18"]
                 if parser.get_default("method").endswith("/ares"):
                     network = ["--network", "resnet18", *(["--service", "resnet50"] if network else [])]
-                if parser.get_default("method") == "clip/attr_vr":
-                    network += ["--method", "ar"]  # needs no files
+                if parser.get_default("method").endswith(SENTENCES):
+                    network += ["--attributes", "any"]
                 assert getattr(parser.parse_args([*network, "--dataset", "dtd", *words]), name) == value
         for dataset in row.when.get("dataset", "").split():
             assert any(entry.name.startswith(dataset.rstrip("*")) for entry in catalog.DATASETS)

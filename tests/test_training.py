@@ -176,6 +176,46 @@ def test_fit_records_every_epoch(val):
     assert records[-1][1]["test_acc"] == evaluate(model, Loaders(None).test)["acc"]
 
 
+def test_what_an_epochs_training_leads_to_is_there_in_its_evaluation():
+    """DVP's matrix. The loop has trained on 11 images, and evaluates what the hook has set."""
+    model, seen = nn.Linear(5, 3), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-30)
+
+    def trained(epoch: int) -> dict:
+        for parameter in model.parameters():
+            nn.init.zeros_(parameter)
+        return {"set_after": sum(map(len, seen))}
+
+    records = []
+    fit(
+        _WithSource(model),
+        Loaders(make_batches(seed=3)),
+        optimizer,
+        step_schedule(optimizer, 1),
+        epochs=1,
+        seed=7,
+        scaler=scaler(),
+        observe_train=lambda logits, labels: seen.append(labels),
+        on_epoch_trained=trained,
+        on_epoch_end=lambda epoch, record: records.append(record),
+    )
+    (record,) = records
+    assert record["set_after"] == 11
+    assert record["train_loss"] != pytest.approx(math.log(3))
+    assert (record["val_loss"], record["test_loss"]) == pytest.approx((math.log(3), math.log(3)))
+
+
+class _WithSource(nn.Module):
+    """A model that gives its source logits on request: the images themselves."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor, with_source: bool = False):
+        return (self.model(x), x) if with_source else self.model(x)
+
+
 def test_an_epochs_randomness_depends_on_seed_and_epoch_alone():
     def draws(start: int, seed: int) -> list[float]:
         drawn = []

@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from errors import RunError, UserError
+from models.sentence_mapping import WeightedSentences, folded
 from tools.common.args import Parser, add_checkpoint_flags
 from tools.common.command import run_command
 from tools.common.files import write_whole
@@ -103,7 +104,8 @@ def main(argv: list[str] | None = None) -> Path:
     chosen, shape = FORMATS[args.format], transform(Image.new("RGB", (640, 480))).shape
     try:
         with torch.no_grad(), attention_as_written():
-            content = chosen.make(model, torch.rand(2, *shape), class_names)
+            written = folded(model, class_names) if _folds(model) else model
+            content = chosen.make(written, torch.rand(2, *shape), class_names)
             exported = chosen.open(content)
     except Exception as error:  # PyTorch's exporters raise many kinds
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
@@ -116,6 +118,11 @@ def main(argv: list[str] | None = None) -> Path:
     print(f"{output}: images (B,{','.join(map(str, shape))}) -> logits (B,{len(class_names)})")
     print(f"Largest difference to the checkpoint's logits: {difference:.2g} (they go up to {largest:.2g})")
     return output
+
+
+def _folds(model: nn.Module) -> bool:
+    """Whether it is RVP's, whose sentences and weights are one linear head."""
+    return isinstance(getattr(model, "mapping", None), WeightedSentences)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from algorithms.label_mapping import describe_mapping
 from algorithms.losses import Loss, cross_entropy
 from algorithms.mapping_rules import ALL_MAPPINGS
 from algorithms.predictions import PredictionCounter, Predictions, count_predictions
-from algorithms.training import evaluate, fit, progress
+from algorithms.training import Observer, evaluate, fit, progress
 from errors import UserError
 from tools.common.args import Parser, check_cuda_graph, selection
 from tools.common.asked import Asked
@@ -125,9 +125,6 @@ class Run:
                 probabilities` all source labels count their probabilities, float64. A number: only the `top` most
                 probable ones count theirs.
         """
-        model.eval()  # a prompt may have batch normalisation
-        if model.network.frozen:
-            model.network.train()  # it computes the same; a black box counts these questions to its budget
         num_source = len(model.network.class_names)
         if top is None and getattr(self.args, "mapping_counts", None) == "probabilities":
             top = num_source
@@ -136,10 +133,16 @@ class Run:
         self._predictions = self._trained
         if self._predictions is None:
             counter = PredictionCounter(num_source, model.mapping.num_target, top)
-            self._predictions = count_predictions(
-                model.source_logits, progress(loader.unaugmented, "mapping"), counter, self.pieces
-            )
+            self._predictions = self.counted(model, loader, counter)
         return self._predictions.counts if top is None else self._predictions.masses
+
+    def counted(self, model, loader, counter: PredictionCounter) -> Predictions:
+        """What the counter counts in a pass over the `loader`, without what --augment adds to it."""
+        model.eval()  # a prompt may have batch normalisation
+        if model.network.frozen:
+            model.network.train()  # it computes the same; a black box counts these questions to its budget
+        batches = progress(loader.unaugmented, "mapping")
+        return count_predictions(model.source_logits, batches, counter, self.pieces)
 
     def remapping(self, model, loader) -> Callable[[int], None]:
         """The `on_epoch_start` that makes the mapping of --mapping, as `algorithms/mapping_rules.py` has it."""
@@ -166,6 +169,8 @@ class Run:
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         *,
         on_epoch_start: Callable[[int], dict | None] = lambda epoch: None,
+        on_epoch_trained: Callable[[int], dict | None] = lambda epoch: None,
+        observe_train: Observer | None = None,
         schedule_steps: bool = False,
         network: nn.Module | None = None,
         loss: Loss = cross_entropy,
@@ -177,6 +182,8 @@ class Run:
             data: what `load_data` gave.
             scheduler: stepped once an epoch, or with `schedule_steps` after each step of the optimizer.
             on_epoch_start: called with each epoch, counted from 0, before it trains; what it returns is logged.
+            on_epoch_trained: the same, between an epoch's training and its evaluation.
+            observe_train: gets the source logits and labels of the training passes; not beside --mapping-source.
             network: the frozen network whose features `data` holds, if the model is only a new last layer.
             loss: what training minimises, summed over a batch's images.
 
@@ -209,8 +216,9 @@ class Run:
             start_epoch=start_epoch,
             schedule_steps=schedule_steps,
             on_epoch_start=on_epoch_start,
+            on_epoch_trained=on_epoch_trained,
             on_epoch_end=asked.end_epoch,
-            observe_train=self._training_counter,
+            observe_train=observe_train or self._training_counter,
             observe_test=tested,
             pieces=self.pieces,
             loss=loss,

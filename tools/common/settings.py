@@ -41,6 +41,7 @@ class Setting:
 _ILM, _EVP, _VP = "Chen et al., CVPR 2023", "Wu et al., TMLR 2024", "Bahng et al., 2022"
 _BLM, _SMM, _AUTO = "Cai et al., NeurIPS 2024", "Cai et al., ICML 2024", "Tsao et al., ICLR 2024"
 _ACAVP, _ATTR = "ACAVP, NeurIPS 2025", "Cai et al., ICLR 2025"
+_DVP, _RVP = "Cai et al., ICML 2025", "RVP, arXiv 2609.36680"
 _LORVP = "Jin et al., ICLR 2025"
 _ARES, _ARES_METHODS = "AReS, CVPR 2026", "cnn/ares clip/ares"
 _ILM_METHODS = "cnn/rlm_vp cnn/flm_vp cnn/ilm_vp cnn/linear_probing cnn/full_finetune clip/single_tp_vp clip/ilm_tp_vp"
@@ -51,6 +52,7 @@ _AUTO_METHODS = "cnn/auto_vp cnn/fully_vp clip/fully_vp"
 _WITH_A_BATCH_SIZE = f"{_BLM_METHODS} {_SMM_METHODS} {_AUTO_METHODS} cnn/lor_vp cnn/evp clip/evp clip/vp"
 _WITH_A_BATCH_SIZE += " cnn/acavp clip/acavp clip/attr_vr"
 _WITH_A_BATCH_SIZE += f" {_ARES_METHODS}"
+_WITH_A_BATCH_SIZE += " clip/dvp clip/rvp"
 
 SETTINGS = (
     Setting(_ILM_METHODS, _ILM, states="lr epoch mapping_interval"),
@@ -83,6 +85,10 @@ SETTINGS = (
     Setting("clip/attr_vr", _ATTR, values={"batch_size": 16}, when={"shots": "1"}),
     Setting(_ARES_METHODS, _ARES, states="lr epoch batch_size smoothing top_fraction priming_epoch priming_lr"),
     Setting(_ARES_METHODS, _ARES, values={"batch_size": 64}, when={"dataset": "dtd oxfordpets"}),
+    Setting("clip/dvp", _DVP, states="lr epoch batch_size descriptions nearest clusters"),
+    Setting("clip/dvp", _DVP, values={"clusters": 1}, when={"dataset": "eurosat"}),
+    Setting("clip/dvp", _DVP, values={"clusters": 2}, when={"dataset": "food101 ucf101"}),
+    Setting("clip/rvp", _RVP, states="lr epoch batch_size descriptions mapping_lr"),
     # two steps an epoch would be too few
     Setting(_WITH_A_BATCH_SIZE, OURS, values={"batch_size": 16}, when={"dataset": "pictures"}),
     Setting(_WITH_A_BATCH_SIZE, OURS, values={"batch_size": 64}, when={"dataset": "digits*"}),

@@ -78,6 +78,8 @@ _ROWS = (
     Method("clip/acavp", "ACAVP", "#4F7942", "4"),
     Method("clip/attr_vr", "AttrVR", "#8B4789", "+"),
     Method("clip/ares", "AReS", "#2F6F6F", "x"),
+    Method("clip/dvp", "DVP", "#2E5E4E", "x"),
+    Method("clip/rvp", "RVP", "#9A3324", "|"),
     Method("clip/linear_probing", "LP", "#56B4E9", "v"),
     Method("clip/full_finetune", "FF", "#D55E00", "P"),
 )

@@ -53,6 +53,12 @@ _METHODS = {
     "LP": ("cnn/linear_probing", (), False),
     "FF": ("cnn/full_finetune", (), False),
     "ZS": ("clip/zero_shot", (), False),
+    "VP": ("clip/attr_vr", ("attr-method vp",), True),  # in tables of CLIP, with 16 shots
+    "AR": ("clip/attr_vr", ("attr-method ar",), True),
+    "AttrVR": ("clip/attr_vr", (), True),
+    "DVP": ("clip/dvp", (), True),
+    "DVP-cse": ("clip/dvp", ("causes 3",), True),
+    "RVP": ("clip/rvp", (), True),
 }
 
 
@@ -73,7 +79,8 @@ def _rows(network: str, source: Source, common: tuple[str, ...], text: str) -> l
 
 RECORD = "best published prompt"  # the head of its column
 PUBLISHED = tuple(row for table in TABLES for row in _rows(*table))
-_HOW = ("epoch ", "precision ", "plain", FROM)  # words of a setting that leave the experiment the same
+# words of a setting that leave the experiment the same; --attributes is where the sentences are
+_HOW = ("epoch ", "precision ", "plain", "val-shots ", "attributes ", FROM)
 
 
 def published_as(network: str) -> str:
