@@ -133,6 +133,8 @@ FASTER = {
     "lor_vp": ("--seed", "7", "--batch-size", "8"),
     "acavp": ("--batch-size", "8"),
     "attr_vr": ("--batch-size", "8"),
+    "bar": ("--batch-size", "8", "--passes", "1", "--draws", "1"),
+    "blackvip": ("--batch-size", "8", "--passes", "1", "--draws", "1", "--encoder", "tiny"),
 }
 
 

@@ -123,9 +123,12 @@ def test_after_one_refusal_all_are_refused():
             questions.count(size, training=True)
 
 
-@pytest.mark.parametrize("budget, steps", [({"calls": 25}, 4), ({"images": 128}, 2), ({}, float("inf"))])
+@pytest.mark.parametrize("budget, steps", [({"calls": 25}, 4), ({"images": 128}, 2), ({}, 300), ({"calls": 5}, 1)])
 def test_how_many_steps_a_budget_pays(budget, steps):
-    assert Questions(**budget).affordable(6, 10) == steps
+    class Loader(list):
+        batch_size = 10
+
+    assert Questions(**budget).steps(6, Loader(range(3)), epochs=100) == steps
 
 
 def test_the_counts_go_on_after_loading():

@@ -64,6 +64,7 @@ _ROWS = (
     Method("cnn/lor_vp", "LoR-VP", "#3B3B98", "2"),
     Method("cnn/auto_vp", "AutoVP", "#C44569", "3"),
     Method("cnn/acavp", "ACAVP", "#4F7942", "4"),
+    Method("cnn/bar", "BAR", "#A6611A", "x"),
     Method("cnn/linear_probing", "LP", "#56B4E9", "v"),
     Method("cnn/full_finetune", "FF", "#D55E00", "P"),
     Method("clip/zero_shot", "ZS", "#808080", "X"),
@@ -76,6 +77,8 @@ _ROWS = (
     Method("clip/evp", "EVP", "#009E73", "D", _EVP_CLIP),
     Method("clip/acavp", "ACAVP", "#4F7942", "4"),
     Method("clip/attr_vr", "AttrVR", "#8B4789", "+"),
+    Method("clip/bar", "BAR", "#A6611A", "x"),
+    Method("clip/blackvip", "BlackVIP", "#2C5F6F", "|"),
     Method("clip/linear_probing", "LP", "#56B4E9", "v"),
     Method("clip/full_finetune", "FF", "#D55E00", "P"),
 )
