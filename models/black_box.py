@@ -43,11 +43,19 @@ class Questions:
             raise BudgetSpent
         self.calls, self.images = self.calls + 1, self.images + images
 
-    def affordable(self, calls: int, images: int) -> float:
-        """How many steps the whole budget pays, of so many calls with so many images each; infinite without one."""
-        by_calls = float("inf") if self.most_calls is None else self.most_calls // calls
-        by_images = float("inf") if self.most_images is None else self.most_images // (calls * images)
-        return min(by_calls, by_images)
+    def steps(self, calls: int, loader: Any, epochs: int) -> int:
+        """How many steps a training has: those of its epochs, or fewer if the budget does not pay them; at least 1.
+
+        Args:
+            calls: how often a step asks.
+            loader: of `len(loader)` steps an epoch, with `batch_size` images each.
+        """
+        most = [epochs * len(loader)]
+        if self.most_calls is not None:
+            most.append(self.most_calls // calls)
+        if self.most_images is not None:
+            most.append(self.most_images // (calls * loader.batch_size))
+        return max(1, min(most))
 
     @property
     def record(self) -> dict[str, int]:

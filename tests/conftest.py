@@ -137,6 +137,8 @@ FASTER = {
     "ares": ("--batch-size", "8", "--priming-epoch", "3"),
     "dvp": ("--batch-size", "8"),
     "rvp": ("--batch-size", "8"),
+    "bar": ("--batch-size", "8", "--passes", "1", "--draws", "1"),
+    "blackvip": ("--batch-size", "8", "--passes", "1", "--draws", "1", "--encoder", "tiny"),
 }
 SENTENCES = ("/attr_vr", "/dvp", "/rvp")  # the scripts that need --attributes
 

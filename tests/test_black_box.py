@@ -1,10 +1,13 @@
 """A network that only answers: what it hides, what it counts, and where its budget ends."""
 
+import json
+
 import pytest
 import torch
 from tiny import TINY, network_of
 from torch import nn
 
+import cfg
 from algorithms.pieces import Pieces
 from algorithms.training import evaluate, fit, train_one_epoch
 from algorithms.zeroth_order import SPSA_GC
@@ -14,6 +17,7 @@ from models.networks import CPU, Network
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
+from tools.common.asked import Asked
 
 
 class Batches(list):
@@ -123,9 +127,12 @@ def test_after_one_refusal_all_are_refused():
             questions.count(size, training=True)
 
 
-@pytest.mark.parametrize("budget, steps", [({"calls": 25}, 4), ({"images": 128}, 2), ({}, float("inf"))])
+@pytest.mark.parametrize("budget, steps", [({"calls": 25}, 4), ({"images": 128}, 2), ({}, 300), ({"calls": 5}, 1)])
 def test_how_many_steps_a_budget_pays(budget, steps):
-    assert Questions(**budget).affordable(6, 10) == steps
+    class Loader(list):
+        batch_size = 10
+
+    assert Questions(**budget).steps(6, Loader(range(3)), epochs=100) == steps
 
 
 def test_the_counts_go_on_after_loading():
@@ -207,3 +214,56 @@ def test_the_loss_that_is_minimised_can_be_another():
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     result = train_one_epoch(model, batches(), optimizer, scaler(), loss=lambda logits, labels: 0 * logits.sum())
     assert result["loss"] == 0 and torch.equal(model[1].weight, before)
+
+
+# Whole runs ---------------------------------------------------------------------------------------------------------
+
+BAR = ("experiments/cnn/bar", "--network", "tiny", "--dataset", "small", "--batch-size", 8, "--passes", 1)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_ends_with_its_budget_and_says_so(run_script, capsys):
+    """A map of 3 batches, then 2 questions a step and 3 steps an epoch: 3 + 6 + 4, and one that no step came of."""
+    result = run_script(*BAR, "--draws", 1, "--epoch", 9, "--budget", 14)
+    run = next((cfg.results_path / "cnn/bar").iterdir())
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["calls"] for line in log] == [9, 14]
+    assert [line["images_asked"] for line in log] == [72, 112]
+    assert [line["evaluation_images_asked"] for line in log] == [32, 64]
+    expected = {"status": "finished", "epochs_done": 2, "calls": 14, "images_asked": 112, "budget_spent": True}
+    assert expected.items() <= result.items() and json.loads((run / "result.json").read_text()) == result
+    out = capsys.readouterr().out
+    assert "The budget --budget 14 is spent: training ends in epoch 2, as a finished run." in out
+    assert "after the last epoch (2)" in out and "Training asked 14 times, 112 images in all." in out
+    assert "  calls 9 images asked 72  " in out.splitlines()[0]
+    assert torch.load(run / "ckpt.pth", weights_only=True)["questions_dict"]["spent"]
+    assert run_script("tools/evaluate", "--checkpoint", run / "ckpt.pth")["acc"] == result["test_acc_last"]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("budget", [("--budget", 2), ("--budget", 4), ("--budget-images", 30)])
+def test_a_budget_that_pays_no_step_is_a_mistake(budget, run_script):
+    with pytest.raises(UserError, match=r"is spent before the first step") as caught:
+        run_script(*BAR, "--epoch", 2, *budget)
+    assert " ".join(map(str, budget)) in str(caught.value) and caught.value.exit_code == 2
+    assert not list(cfg.results_path.rglob("result.json"))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_without_a_budget_counts_all_the_same(run_script):
+    result = run_script(*BAR, "--draws", 1, "--epoch", 2)
+    assert (result["calls"], result["budget_spent"]) == (3 + 2 * 6, False)
+
+
+def test_a_black_box_and_gradients_do_not_fit_together():
+    model = prompted()
+    with pytest.raises(UserError, match="Adam trains by gradients"):
+        Asked(None, model, torch.optim.Adam(model.prompt.parameters()))
+
+
+def test_several_processes_are_refused(monkeypatch):
+    model = prompted()
+    monkeypatch.setattr("tools.common.asked.world_size", lambda: 2)
+    with pytest.raises(UserError, match="SPSA_GC evaluates the loss of whole batches"):
+        Asked(None, model, spsa(model))
+    Asked(None, small(), torch.optim.SGD([torch.zeros(1)]))  # several processes may train by gradients

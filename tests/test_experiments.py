@@ -33,6 +33,7 @@ METHODS = {  # script -> the checkpoint's key of what it learns
     "experiments/cnn/auto_vp": "visual_prompt_dict",
     "experiments/cnn/acavp": "visual_prompt_dict",
     "experiments/cnn/ares": "visual_prompt_dict",
+    "experiments/cnn/bar": "visual_prompt_dict",
     "experiments/cnn/linear_probing": "head_dict",
     "experiments/cnn/full_finetune": "network_dict",
     "experiments/clip/ilm_tp_vp": "visual_prompt_dict",
@@ -47,6 +48,8 @@ METHODS = {  # script -> the checkpoint's key of what it learns
     "experiments/clip/ares": "visual_prompt_dict",
     "experiments/clip/dvp": "visual_prompt_dict",
     "experiments/clip/rvp": "visual_prompt_dict",
+    "experiments/clip/bar": "visual_prompt_dict",
+    "experiments/clip/blackvip": "visual_prompt_dict",
     "experiments/clip/linear_probing": "head_dict",
     "experiments/clip/full_finetune": "network_dict",
 }
@@ -55,6 +58,7 @@ RARE = {f"experiments/{name}_vp" for name in "cnn/blm clip/blm clip/blmp cnn/ful
 RARE |= {f"experiments/{name}" for name in ("clip/fully_vp", "cnn/acavp", "clip/acavp", "clip/attr_vr")}
 RARE |= {"experiments/clip/ares"}
 RARE |= {"experiments/clip/dvp", "experiments/clip/rvp"}
+RARE |= {"experiments/clip/bar", "experiments/clip/blackvip"}
 SCRIPTS = [pytest.param(script, marks=pytest.mark.slow) if script in RARE else script for script in METHODS]
 PROMPTS = [script for script, key in METHODS.items() if key == "visual_prompt_dict"]
 ILM_VP = ("experiments/cnn/rlm_vp", "experiments/cnn/flm_vp", "experiments/cnn/ilm_vp")
@@ -125,6 +129,8 @@ def test_a_run_leaves_its_receipt(script, run_script, words, capsys, figures):
         ("experiments/cnn/ilm_vp", ("--mapping-source", "train", "--mapping-counts", "probabilities", "--sources", 2)),
         ("experiments/cnn/blmp_vp", ("--mapping-source", "train", "--mapping-interval", 2)),
         ("experiments/clip/vp", ("--method", "random_patch")),
+        ("experiments/clip/vp", ("--black-box", "--passes", 1, "--budget", 95)),  # 30 an epoch
+        ("experiments/cnn/bar", ("--mapping", "ilm", "--mapping-source", "train")),
     ],
 )
 def test_stopped_and_continued_equals_uninterrupted_to_the_bit(script, flags, run_script, words, monkeypatch, capsys):

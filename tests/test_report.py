@@ -275,8 +275,10 @@ def test_what_is_no_number_is_passed_over():
 
 
 def test_which_panels_there_are():
-    logs = records(test_acc=[0.1, 0.2], test_loss=[2, 1], remapped=[1, 0.5], mapping_precision=[0.3, 0.4])
+    values = {"test_acc": [0.1, 0.2], "test_loss": [2, 1], "remapped": [1, 0.5], "mapping_precision": [0.3, 0.4]}
     titles = [panel.title for panel in PANELS]
+    assert [title for title, *_ in panels([line(records(**values, calls=[60, 120]))], "x")] == titles
+    titles, logs = titles[:-1], records(**values)  # no black box
     assert [title for title, *_ in panels([line(logs)], "x")] == titles
     older = [{key: value for key, value in record.items() if key != "mapping_precision"} for record in logs]
     assert [title for title, *_ in panels([line(older)], "x")] == titles[:3]
@@ -286,6 +288,15 @@ def test_which_panels_there_are():
     assert panels([zero_shot], "x") == []
     (_, _, text), *_ = panels([zero_shot, line(once)], "x")
     assert text.endswith("first to last: ILM-VP 30; ILM-VP 10 to 20.")
+
+
+def test_accuracy_against_what_a_black_box_was_asked():
+    """Each seed's accuracy stands where its questions are; a network with gradients has no such curve."""
+    boxes = line(records(test_acc=[0.1, 0.3], calls=[60, 120]), records(test_acc=[0.2, 0.5], calls=[60, 130]))
+    assert boxes.values("test_acc", 100, "calls") == {60: [10, 20], 120: [30], 130: [50]}
+    *_, (title, svg, text) = panels([line(records(test_acc=[0.9, 0.8])), boxes], "x")
+    assert title == "Accuracy, %, against questions of training" and ">calls</text>" in svg
+    assert text == f"{title}, by calls; first to last: ILM-VP 15 to 50."
 
 
 def test_a_method_looks_the_same_everywhere():

@@ -45,10 +45,11 @@ TABLES = {  # script -> how many commands
     "ares": 10 * (1 + 2) * 3,
     "dvp": 11 * 2 * 3,
     "rvp": 4 * 11 * 3,
+    "black_box": (1 + 3) * 3,
 }
 SETTINGS = """
     DATASETS NETWORKS METHODS SEEDS EPOCH FLAGS JOBS DRY_RUN PYTHON CLIP FRACTIONS ABLATIONS WIDTHS OUTPUTS CHOICES
-    ATTRIBUTES SERVICES CUDA_VISIBLE_DEVICES
+    ATTRIBUTES SERVICES BUDGETS ENCODER CUDA_VISIBLE_DEVICES
 """
 SMALL = {"DATASETS": "dtd", "NETWORKS": "resnet18", "METHODS": "rlm_vp flm_vp", "SEEDS": "1 2 3"}  # 6 runs
 
@@ -66,6 +67,7 @@ class Shell:
         self.bin.mkdir()
         self.env = {key: value for key, value in os.environ.items() if key not in SETTINGS.split()}
         self.env |= {"PATH": f"{self.bin}:{os.environ['PATH']}", "RECORD": str(self.record)}
+        self.env |= {"CLIP": ""}  # there is no tiny CLIP
         self.env |= {"VP_DATA_PATH": str(cfg.data_path), "VP_RESULTS_PATH": str(cfg.results_path)}
         self.command("nvidia-smi", "echo NVIDIA-SMI has failed; exit 9")
 
@@ -183,6 +185,11 @@ def test_the_environment_narrows_a_table(shell):
     assert len(shell.dry("auto_vp", CHOICES="", **one)) == 1
     assert len(shell.dry("auto_vp", CHOICES="--scale 1.0", **one)) == 2
     assert len(shell.dry("methods", METHODS="smm", SEEDS="7")) == 1
+    lines = shell.dry("black_box", METHODS="vp blackvip", BUDGETS="60 70", CLIP="/my clip", SEEDS="7", ENCODER="e")
+    assert [line.split(" --budget ")[1] for line in lines] == [
+        f"{budget} {own} --seed 7" for budget in (60, 70) for own in ("--black-box", "--encoder e")
+    ]
+    assert all("/my clip/tiny-clip.json" in shlex.split(line) for line in lines)
 
 
 def test_zero_shot_is_given_no_epochs(shell):

@@ -234,6 +234,14 @@ def test_runs_of_one_name_that_are_not_one_experiment(receipt, table):
     assert "- Averaged over several values of a flag: ILM-VP on svhn (precision)." in rest
 
 
+def test_what_black_boxes_were_asked_is_a_note(receipt, table):
+    receipt("cnn/bar", seed=7, result={"calls": 4998})
+    receipt("cnn/bar", seed=8, result={"calls": 5000})
+    receipt("cnn/ilm_vp")
+    _, rest = table()
+    assert "- Questions of training: BAR on dtd 5,000." in rest
+
+
 def test_other_test_images_of_one_number_have_a_row_of_their_own(receipt, table):
     for seed, images in ((7, "9 images, aaa"), (8, "9 images, bbb"), (9, None)):  # None: an earlier version's
         receipt("cnn/ilm_vp", "dtd", seed, seed / 10, result={"data": {"test": images} if images else {}})

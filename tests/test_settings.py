@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 from data import catalog
 from data.loaders import Loader
 from data.transforms import describe_transforms
+from errors import UserError
 from models.clip import TEMPLATES
 from tools.common.naming import own_flags, run_name
 from tools.common.run import Run
@@ -118,6 +119,26 @@ CNN_ACAVP = {
     "mask": 64**2 - 47**2,
     "texts": 0,
 }
+BAR_RATES = [(9.9 * max(0, 1 - step / 10.8) ** 0.9 + 0.1) / 10 for step in range(1, 13)]
+BAR = Expected(
+    "RandomGradientFree", 10.0, BAR_RATES, each_step=True, prompt="ExpansiveVisualPrompt", mask=64**2 - 55**2
+)
+CLIP_BAR = {  # 194 of 224 pixels are 28 of 32
+    "mask": 32**2 - 28**2,
+    "train": [v2.RandomResizedCrop(28, interpolation=v2.InterpolationMode.BICUBIC), v2.RandomHorizontalFlip()],
+    "evaluation": listed(28, shorter=True, bicubic=True),
+    "texts": 4,
+}
+SPSA = {"momentum": 0.9, "c": 0.01, "gamma": 0.1}
+BLACKVIP = Expected(
+    "SPSA_GC",
+    0.01,
+    [(step + 1) ** -0.4 for step in range(1, 13)],
+    each_step=True,
+    extra=SPSA,
+    train=[v2.RandomResizedCrop(32, interpolation=v2.InterpolationMode.BICUBIC), v2.RandomHorizontalFlip()],
+    texts=4,
+)
 ATTR_VR = {  # 192 of 224 pixels are 27 of 32
     "each_step": True,
     "extra": {"momentum": 0.9},
@@ -146,6 +167,7 @@ TABLE = {
         ("--transform-lr", "0.5"),
         Expected("SGD", 40.0, COSINE_STEP, each_step=True, extra={"momentum": 0.9}, **ACAVP | CNN_ACAVP),
     ),
+    "experiments/cnn/bar": ((), Expected(**vars(BAR) | {"train": listed(55), "evaluation": listed(55)})),
     "experiments/cnn/linear_probing": (
         (),
         Expected("Adam", 0.1, STEPS, train=listed(64), evaluation=listed(64)),
@@ -189,6 +211,8 @@ TABLE = {
         ("--transform-lr", "0.5"),
         Expected("NormalizedGradient", 40.0, COSINE_STEP, each_step=True, extra={"momentum": 0.9}, **ACAVP),
     ),
+    "experiments/clip/bar": ((), Expected(**vars(BAR) | CLIP_BAR)),
+    "experiments/clip/blackvip": ((), BLACKVIP),
     "experiments/clip/linear_probing": ((), Expected("Adam", 0.1, STEPS)),
     "experiments/clip/full_finetune": (
         (),
@@ -238,13 +262,15 @@ def test_what_the_papers_set(script, words, monkeypatch):
     seen = arguments_of_fit(script, flags, words, monkeypatch)
     optimizer, scheduler, model = seen["optimizer"], seen["scheduler"], seen["model"]
     assert type(optimizer).__name__ == expected.optimizer
-    assert optimizer._step_supports_amp_scaling  # or the gradient scaler would wait for the device at every step
+    by_values = getattr(optimizer, "gradient_free", False)
+    # else the gradient scaler would wait for the device at every step
+    assert by_values or optimizer._step_supports_amp_scaling
     assert expected.extra.items() <= optimizer.param_groups[0].items()
     assert seen.get("schedule_steps", False) == expected.each_step
     rates = []
     for _ in range(12 if expected.each_step else EPOCHS):
         rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
+        optimizer.step(lambda: torch.tensor(0.0)) if by_values else optimizer.step()
         scheduler.step()
     assert rates == pytest.approx([expected.lr * fraction for fraction in expected.fractions], rel=1e-12, abs=1e-15)
     assert same_transforms(seen["train"], expected.train)
@@ -261,7 +287,7 @@ def test_what_the_papers_set(script, words, monkeypatch):
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         groups = [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
         assert sorted(map(sorted, groups)) == sorted(map(sorted, expected.learns))
-        if script.endswith("/vp"):
+        if script.endswith(("/vp", "/bar")):
             program = prompt.program.detach()
             # 3 x 32 x 32 normal values: 0.1 is 5 standard deviations of their mean, 7 of their deviation
             assert abs(program.mean()) < 0.1
@@ -304,6 +330,7 @@ DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
     "experiments/clip/dvp": (200, 7, 64),
     "experiments/clip/rvp": (200, 7, 64),
     "experiments/cnn/lor_vp": (20, 1234, 256),
+    **dict.fromkeys(("experiments/cnn/bar", "experiments/clip/bar", "experiments/clip/blackvip"), (250, 7, 128)),
     **{
         f"experiments/{name}": (200, 7, 256)
         for name in ("cnn/blm_vp", "cnn/blmp_vp", "clip/blm_vp", "clip/blmp_vp", "cnn/smm", "cnn/watermark_vp")
@@ -328,7 +355,7 @@ def test_defaults(script, words, monkeypatch):
     with pytest.raises(Stop):
         module.main([*network, "--dataset", "small", *(words(script)[-2:] if script.endswith(SENTENCES) else ())])
     assert (found["epoch"], found["seed"], found["batch_size"]) == DEFAULTS[script]
-    assert found["precision"] == "auto"
+    assert found["precision"] == ("float32" if script.endswith(("/bar", "/blackvip")) else "auto")
     assert found["augment"] == ("trivial" if script.endswith("/acavp") else "none")
     if script.endswith("/vp"):
         assert (found["warmup"], found["prompt_size"], found["vp_method"]) == (1000, 30, "padding")
@@ -429,6 +456,13 @@ STATED = [  # method, network, data set, flag, value
     ("clip/fully_vp", None, "sun397", "batch_size", 256),
     ("cnn/evp", "resnet50_v1", "dtd", "batch_size", 256),
     ("cnn/lor_vp", "resnet18", "cifar10", "batch_size", 256),
+    ("clip/bar", None, "dtd", "lr", 5.0),
+    ("clip/bar", None, "dtd", "least_lr", 0.1),
+    ("clip/bar", None, "eurosat", "least_lr", 0.01),
+    ("clip/bar", None, "stanfordcars", "epoch", 125),
+    ("clip/blackvip", None, "eurosat", "strength", 0.4),
+    ("clip/blackvip", None, "resisc45", "momentum", 0.95),
+    ("clip/vp", None, "dtd", "lr", 40.0),
     ("cnn/ilm_vp", "resnet18", "dtd", "batch_size", None),  # data/catalog.py has ILM-VP's
     ("cnn/smm", "efficientnet_lite0", "pictures", "batch_size", 16),
     ("cnn/evp", "efficientnet_lite0", "digits_inverted", "batch_size", 64),
@@ -524,6 +558,7 @@ def test_the_table_names_scripts_and_flags_that_there_are():
                     network = ["--network", "resnet18", *(["--service", "resnet50"] if network else [])]
                 if parser.get_default("method").endswith(SENTENCES):
                     network += ["--attributes", "any"]
+                network += ["--black-box"] if "black_box" in row.when else []
                 assert getattr(parser.parse_args([*network, "--dataset", "dtd", *words]), name) == value
         for dataset in row.when.get("dataset", "").split():
             assert any(entry.name.startswith(dataset.rstrip("*")) for entry in catalog.DATASETS)
@@ -538,9 +573,9 @@ def documented() -> list[str]:
         default = parser.get_default
         exceptions = [
             ", ".join(f"{name.replace('_', '-')} {value}" for name, value in row.values.items())
-            + " on "
+            + (" on " if row.when else "")
             + " ".join(
-                f"`{pattern}`" if name in ("dataset", "network") else f"`--{name} {pattern}`"
+                f"`{pattern}`" if name in ("dataset", "network") else _typed(name, pattern)
                 for name, patterns in row.when.items()
                 for pattern in patterns.split()
             )
@@ -561,6 +596,45 @@ def documented() -> list[str]:
     return lines
 
 
+def _typed(name: str, value: str) -> str:
+    return f"`--{name.replace('_', '-')}`" if value == "True" else f"`--{name} {value}`"
+
+
 def test_the_documents_table_of_settings_is_the_programs():
     text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     assert "\n".join(documented()) in text
+
+
+@pytest.mark.parametrize(
+    ("dataset", "lr", "c", "momentum"),
+    [("svhn", 10, 0.01, 0.9), ("eurosat", 10, 0.005, 0.3), ("ucf101", 20, 0.01, 0.3)],
+)
+def test_what_blackvip_states_for_vp_as_a_black_box(dataset, lr, c, momentum):
+    args, parser = parsed("clip/vp", None, dataset, "--black-box")
+    assert (args.lr, args.c, args.momentum, args.gamma, args.alpha, args.draws) == (lr, c, momentum, 0.1, 0.4, 5)
+    assert (args.epoch * args.passes, args.batch_size, args.precision) == (5000, 128, "float32")
+    assert own_flags(args, parser) == {"black_box": True}
+
+
+def test_vp_as_a_black_box(words, monkeypatch):
+    seen = arguments_of_fit(
+        "experiments/clip/vp", ("--black-box", "--budget", "7", "--passes", "1"), words, monkeypatch
+    )
+    optimizer, model = seen["optimizer"], seen["model"]
+    assert type(optimizer).__name__ == "SPSA_GC" and optimizer.evaluations == 10
+    assert type(model.network).__name__ == "BlackBox" and model.network.questions.most_calls == 7
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(10 / 2**0.4)
+
+
+@pytest.mark.parametrize("words", [("--budget", "5"), ("--c", "0.5"), ("--draws", "2")])
+def test_flags_of_a_black_box_are_refused_without_one(words):
+    with pytest.raises(UserError, match=f"{words[0]} .*: training by gradients has no such setting"):
+        parsed("clip/vp", None, "dtd", *words)
+
+
+def test_bars_rate_ends_with_the_budget(words, monkeypatch):
+    """A direction and the start are 2 questions a step, so 13 questions pay 6 steps, the last at the least rate."""
+    flags = ("--budget", "13")
+    seen = arguments_of_fit("experiments/cnn/bar", flags, words, monkeypatch)
+    factor = seen["scheduler"].lr_lambdas[0]
+    assert factor(4) > 0.01 and factor(5) == pytest.approx(0.01)

@@ -107,9 +107,7 @@ def curves_figure(records: Sequence[dict]) -> "Figure":
 
     figure = _figure(figsize=(9, 3.6))
     epochs = [record["epoch"] for record in records]
-    for axes, metric, label in zip(
-        figure.subplots(1, 2), ("acc", "loss"), ("accuracy", "cross-entropy loss"), strict=True
-    ):
+    for axes, metric, label in zip(figure.subplots(1, 2), ("acc", "loss"), ("accuracy", "loss"), strict=True):
         for split in ("train", "val", "test"):
             if f"{split}_{metric}" in records[-1]:
                 values = [record[f"{split}_{metric}"] for record in records]

@@ -1,4 +1,7 @@
-"""Curves by epoch, all methods in one figure, as SVG with the page's font and text colour."""
+"""Curves by epoch, or by what a black box was asked, as SVG with the page's font and text colour.
+
+All methods stand in one figure.
+"""
 
 import io
 import re
@@ -28,20 +31,25 @@ _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # the settings o
 
 @dataclass(frozen=True)
 class Panel:
-    """A small figure of a `key` of log.jsonl, times `scale`. The key `train` is drawn as a thin line beside it."""
+    """A small figure of a `key` of log.jsonl, times `scale`, against the key `by`, a whole number that grows.
+
+    The key `train` is drawn as a thin line beside it.
+    """
 
     title: str
     key: str
     train: str | None = None
     scale: float = 1.0
     limits: tuple[float, float] | None = None
+    by: str = "epoch"
 
 
 PANELS = (
     Panel("Accuracy, %", "test_acc", "train_acc", 100),
-    Panel("Cross-entropy loss", "test_loss", "train_loss"),
+    Panel("Loss", "test_loss", "train_loss"),
     Panel("Targets re-mapped, %", "remapped", scale=100, limits=(-3, 103)),
     Panel("Precision of the map, %", "mapping_precision", scale=100, limits=(-3, 103)),
+    Panel("Accuracy, %, against questions of training", "test_acc", scale=100, by="calls"),  # of a black box
 )
 
 
@@ -57,12 +65,12 @@ class Line:
     logs: list[list[dict]]
     trained: bool
 
-    def values(self, key: str, scale: float) -> dict[int, list[float]]:
-        """Epoch -> the runs' values of `key`. Values that are not numbers are left out."""
+    def values(self, key: str, scale: float, by: str = "epoch") -> dict[int, list[float]]:
+        """The value of `by` -> the runs' values of `key`. Values that are not numbers are left out."""
         found = defaultdict(list)
         for record in (record for records in self.logs for record in records):
-            if (value := number(record.get(key))) is not None:
-                found[record["epoch"]].append(scale * value)
+            if (value := number(record.get(key))) is not None and (place := number(record.get(by))) is not None:
+                found[place].append(scale * value)
         return dict(sorted(found.items()))
 
 
@@ -80,9 +88,9 @@ def panels(lines: Sequence[Line], name: str) -> list[tuple[str, Markup, str]]:
     """Title, SVG and text of every panel that has a curve. `name` distinguishes the figure from others on the page."""
     shown = []
     for panel in PANELS:
-        curves = [line.values(panel.key, panel.scale) for line in lines if line.trained]
+        curves = [line.values(panel.key, panel.scale, panel.by) for line in lines if line.trained]
         if any(len(values) > 1 for values in curves) or (panel.train and any(curves)):
-            figure = svg(draw(lines, panel), f"{name} {panel.key}", lines)
+            figure = svg(draw(lines, panel), f"{name} {panel.key} {panel.by}", lines)
             shown.append((panel.title, figure, describe(lines, panel)))
     return shown
 
@@ -95,14 +103,17 @@ def draw(lines: Sequence[Line], panel: Panel) -> Figure:
     for index, line in enumerate(lines):
         for artist in _draw_line(axes, line, panel):
             artist.set_gid(f"line-{index}")
-    axes.set(xlabel="epoch", ylim=panel.limits)
+    axes.set(xlabel=panel.by, ylim=panel.limits)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.15, color=INK)
     return figure
 
 
 def _draw_line(axes: Axes, line: Line, panel: Panel) -> list[Artist]:
-    values, look = line.values(panel.key, panel.scale), {"color": line.colour, "linestyle": line.dash, "lw": 1.8}
+    values, look = (
+        line.values(panel.key, panel.scale, panel.by),
+        {"color": line.colour, "linestyle": line.dash, "lw": 1.8},
+    )
     if not line.trained:
         return [axes.axhline(fmean([*values.values()][-1]), **look)] if values and panel.train else []
     train = line.values(panel.train, panel.scale) if panel.train else {}
@@ -145,7 +156,7 @@ def describe(lines: Sequence[Line], panel: Panel) -> str:
     """A panel in words: the mean over the seeds at each line's first and last epoch."""
     parts = []
     for line in lines:
-        means = [f"{fmean(each):.3g}" for each in line.values(panel.key, panel.scale).values()]
+        means = [f"{fmean(each):.3g}" for each in line.values(panel.key, panel.scale, panel.by).values()]
         if means and (line.trained or panel.train):
             parts.append(f"{line.label} {' to '.join(dict.fromkeys((means[0], means[-1])))}")
-    return f"{panel.title}, by epoch; first to last: {'; '.join(parts)}."
+    return f"{panel.title}, by {panel.by}; first to last: {'; '.join(parts)}."

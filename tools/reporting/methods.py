@@ -65,6 +65,7 @@ _ROWS = (
     Method("cnn/auto_vp", "AutoVP", "#C44569", "3"),
     Method("cnn/acavp", "ACAVP", "#4F7942", "4"),
     Method("cnn/ares", "AReS", "#2F6F6F", "x"),
+    Method("cnn/bar", "BAR", "#A6611A", "x"),
     Method("cnn/linear_probing", "LP", "#56B4E9", "v"),
     Method("cnn/full_finetune", "FF", "#D55E00", "P"),
     Method("clip/zero_shot", "ZS", "#808080", "X"),
@@ -80,6 +81,8 @@ _ROWS = (
     Method("clip/ares", "AReS", "#2F6F6F", "x"),
     Method("clip/dvp", "DVP", "#2E5E4E", "x"),
     Method("clip/rvp", "RVP", "#9A3324", "|"),
+    Method("clip/bar", "BAR", "#A6611A", "x"),
+    Method("clip/blackvip", "BlackVIP", "#2C5F6F", "|"),
     Method("clip/linear_probing", "LP", "#56B4E9", "v"),
     Method("clip/full_finetune", "FF", "#D55E00", "P"),
 )

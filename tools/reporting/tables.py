@@ -16,7 +16,7 @@ from data import catalog
 from tools.common.naming import CLIP, MACHINE, PLACE
 from tools.reporting.methods import FROM, METHODS, Column
 from tools.reporting.published import Published, Source, published_in, record
-from tools.reporting.receipts import METRICS, Receipt
+from tools.reporting.receipts import METRICS, Receipt, number
 from tools.reporting.selection import axes, named
 
 
@@ -118,6 +118,7 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
         "Runs not finished, left out": [str(len(runs) - len(done))] if len(runs) > len(done) else [],
         "Second runs of one seed, left out": [str(path) for path in done.path[again]],
         f"{absent}, hence a dash": titles[~whole],
+        "Questions of training": (titles + cells.calls.map(" {:,.0f}".format))[cells.calls > 0],
         "Averaged over several values of a flag": (titles + " (" + cells.mixed + ")")[cells.mixed != ""],
     }
     notes = [f"{what}: {', '.join(which)}." for what, which in lists.items() if len(which)]
@@ -133,12 +134,16 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
 
 
 def summed_up(runs: pd.DataFrame) -> pd.DataFrame:
-    """The cells of a Table, with their `size`, the number of runs, and `mixed`, the flags that differ between them."""
+    """The cells of a Table, with their `size`, the number of runs, and `mixed`, the flags that differ between them.
+
+    `calls` is what training asked a black box, the most of the runs; 0 for networks that give gradients.
+    """
     groups = runs.groupby(["row", "column"], sort=False)
     cells = groups.accuracy.agg(["mean", "std", "count", "size"]).rename(columns={"count": "n"})
     images = groups.run.agg(lambda cell: cell.iloc[0].size[1])
     error = standard_error(cells["mean"], cells["std"], cells.n, images.astype(float))
-    return cells.assign(error=error, mixed=groups.run.agg(differing_flags), epochs=groups.epochs.max())
+    calls = groups.run.agg(lambda cell: max(number(run.result.get("calls")) or 0 for run in cell))
+    return cells.assign(error=error, mixed=groups.run.agg(differing_flags), epochs=groups.epochs.max(), calls=calls)
 
 
 def caption(table: Table, how: str, seeds: list[int]) -> str:
@@ -183,8 +188,8 @@ def published_beside(
 def sources(table: Table) -> list[str]:
     """Where the published numbers beside the table come from, and how they were chosen."""
     methods: dict[Source, dict[str, None]] = {}
-    for number in (*table.published.values(), *table.records.values()):
-        methods.setdefault(number.source, {})[number.method] = None
+    for found in (*table.published.values(), *table.records.values()):
+        methods.setdefault(found.source, {})[found.method] = None
     return [f"Published {', '.join(names)}: {of.name} ({of.how})." for of, names in methods.items()]
 
 
