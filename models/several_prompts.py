@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -63,7 +62,8 @@ class PromptsOfLabels(SeveralPrompts):
         super().__init__(prompt, count)
         if not 0 <= int(prompt_of_label.min()) <= int(prompt_of_label.max()) < count:
             found = f"The numbers go from {int(prompt_of_label.min())} to {int(prompt_of_label.max())}."
-            raise UserError(f"Each label has one of {count} prompts, counted from 0.", found, "Correct prompt_of_label.")
+            asked = f"Each label has one of {count} prompts, counted from 0."
+            raise UserError(asked, found, "Correct prompt_of_label.")
         self.register_buffer("prompt_of_label", prompt_of_label.detach().clone(), persistent=False)
 
     def ask(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
