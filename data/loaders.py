@@ -129,6 +129,13 @@ class Loader:
         """The same images without what --augment adds to the transforms."""
         return self._unaugmented() if self._unaugmented else self
 
+    @property
+    def whole(self) -> "Loader":
+        """The same loader, of whole batches: each process that carries out a run gets all images."""
+        whole = copy(self)
+        whole._part = WHOLE
+        return whole
+
     def __len__(self) -> int:
         return len(self._sizes)
 
@@ -168,8 +175,8 @@ class Loader:
 
     def _in_order(self) -> "Loader":
         """The same loader, of whole batches, without shuffling."""
-        ordered = copy(self)
-        ordered.shuffle, ordered._part = False, WHOLE
+        ordered = self.whole
+        ordered.shuffle = False
         return ordered
 
 
