@@ -133,6 +133,8 @@ FASTER = {
     "lor_vp": ("--seed", "7", "--batch-size", "8"),
     "acavp": ("--batch-size", "8"),
     "attr_vr": ("--batch-size", "8"),
+    "dam_vp": ("--seed", "7", "--batch-size", "8", "--clusters", "3"),
+    "c_avp": ("--batch-size", "8", "--attack-steps", "1"),
 }
 
 

@@ -32,6 +32,8 @@ METHODS = {  # script -> the checkpoint's key of what it learns
     "experiments/cnn/lor_vp": "visual_prompt_dict",
     "experiments/cnn/auto_vp": "visual_prompt_dict",
     "experiments/cnn/acavp": "visual_prompt_dict",
+    "experiments/cnn/dam_vp": "visual_prompt_dict",
+    "experiments/cnn/c_avp": "visual_prompt_dict",
     "experiments/cnn/linear_probing": "head_dict",
     "experiments/cnn/full_finetune": "network_dict",
     "experiments/clip/ilm_tp_vp": "visual_prompt_dict",
@@ -49,6 +51,7 @@ METHODS = {  # script -> the checkpoint's key of what it learns
 # These are made of parts that the other scripts run, or that have tests of their own.
 RARE = {f"experiments/{name}_vp" for name in "cnn/blm clip/blm clip/blmp cnn/fully cnn/semantic cnn/watermark".split()}
 RARE |= {f"experiments/{name}" for name in ("clip/fully_vp", "cnn/acavp", "clip/acavp", "clip/attr_vr")}
+RARE |= {"experiments/cnn/c_avp"}
 SCRIPTS = [pytest.param(script, marks=pytest.mark.slow) if script in RARE else script for script in METHODS]
 PROMPTS = [script for script, key in METHODS.items() if key == "visual_prompt_dict"]
 ILM_VP = ("experiments/cnn/rlm_vp", "experiments/cnn/flm_vp", "experiments/cnn/ilm_vp")

@@ -64,6 +64,8 @@ _ROWS = (
     Method("cnn/lor_vp", "LoR-VP", "#3B3B98", "2"),
     Method("cnn/auto_vp", "AutoVP", "#C44569", "3"),
     Method("cnn/acavp", "ACAVP", "#4F7942", "4"),
+    Method("cnn/dam_vp", "DAM-VP", "#2E8B57", "X"),
+    Method("cnn/c_avp", "C-AVP", "#8B0000", "P"),
     Method("cnn/linear_probing", "LP", "#56B4E9", "v"),
     Method("cnn/full_finetune", "FF", "#D55E00", "P"),
     Method("clip/zero_shot", "ZS", "#808080", "X"),
