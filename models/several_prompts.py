@@ -144,7 +144,7 @@ class PromptsOfClasses(SeveralPrompts):
         return self.under_all(network, x)[..., self.labels].log_softmax(-1)
 
     def ask(self, network: Network, x: Tensor) -> Tensor:
-        """(B,S): log P[c,c] at the classes' source labels. At the others the same of an image under the first prompt."""
+        """(B,S): log P[c,c] at the classes' source labels. The other labels are seen under the first prompt."""
         each = self.under_all(network, x)
         own = torch.zeros(self.num_source, dtype=torch.int64, device=x.device)
         own[self.labels] = torch.arange(len(self.labels), device=x.device)

@@ -18,11 +18,9 @@ import torch
 from torchvision.transforms import v2
 
 from algorithms.class_wise_loss import ClassWiseLoss
-from algorithms.distributed import world_size
 from algorithms.label_mapping import frequency_label_mapping
 from algorithms.training import cosine_schedule
 from data.loaders import load_data, read_dataset
-from errors import UserError
 from models.networks import load_network
 from models.output_mapping import SelectLabels
 from models.prompted import Prompted

@@ -96,7 +96,9 @@ SETTINGS = (
         values={"clusters": "distance:10"},
         when={"network": "timm:vit_base_patch16_224.augreg_in21k"},
     ),
-    Setting("cnn/dam_vp", _DAM, values={"clusters": "distance:20"}, when={"network": "timm:swin_base_patch4_window7_224*"}),
+    Setting(
+        "cnn/dam_vp", _DAM, values={"clusters": "distance:20"}, when={"network": "timm:swin_base_patch4_window7_224*"}
+    ),
     Setting("cnn/c_avp", _CAVP, states="lr epoch batch_size prompt_size eps attack_steps margin_weight margins"),
     # two steps an epoch would be too few
     Setting(_WITH_A_BATCH_SIZE, OURS, values={"batch_size": 16}, when={"dataset": "pictures"}),
