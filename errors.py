@@ -44,6 +44,10 @@ class RunError(UserError):
     exit_code = 1
 
 
+class BudgetSpent(Exception):
+    """A network that only answers was asked more than its budget allows. Training ends there; it is no error."""
+
+
 class Interrupted(UserError):
     """Ctrl-C, with the exit code that shells give it."""
 

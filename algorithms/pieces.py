@@ -86,8 +86,19 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def learns_from_whole_batches(model: nn.Module) -> bool:
-    """Whether a layer in training mode normalises over the batch, so that pieces of it give other results."""
-    return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
+    """Whether pieces of a batch would give other results in training.
+
+    A layer normalises over the batch, or a module says `whole_batches`, since the loss compares the batch's images.
+    """
+    return any(
+        module.training and (isinstance(module, _BatchNorm) or getattr(module, "whole_batches", False))
+        for module in model.modules()
+    )
+
+
+def _cuts_itself(model: nn.Module) -> bool:
+    """Whether a module of the model takes whole batches, since it counts them (`BlackBox`)."""
+    return any(getattr(module, "cuts_batches", False) for module in model.modules())
 
 
 class Pieces:
@@ -159,6 +170,8 @@ class Pieces:
 
     def _fit(self, function: Callable, images: Tensor) -> float:
         """How many images fit into a piece. It says so if it cuts this batch, or if it may not."""
+        if _cuts_itself(_module(function)):
+            return float("inf")
         if self._measure:
             self._budget, self._measure = self._measure(), None
         whole = learns_from_whole_batches(_module(function))
@@ -183,7 +196,8 @@ class Pieces:
         key = _key(function)
         fitting = self._fitting.get(key, count)
         size = count if count <= fitting else _power_of_two(fitting)
-        if key in self._halved or size < 2 or learns_from_whole_batches(_module(function)):
+        module = _module(function)
+        if key in self._halved or size < 2 or learns_from_whole_batches(module) or _cuts_itself(module):
             return False
         self._halved.add(key)
         self._fitting[key] = _power_of_two(size / 2)

@@ -6,12 +6,14 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from algorithms.distributed import all_sum, is_synchronised, sum_gradients, world_size
+from algorithms.distributed import all_sum, is_synchronised, world_size
+from algorithms.losses import Loss, cross_entropy
 from algorithms.pieces import Pieces
+from algorithms.step import logits_of, step_along_gradient, step_without_gradient
+from errors import BudgetSpent
 
 Observer = Callable[[Tensor, Tensor], None]  # logits, of the source labels (B,S) or of the targets (B,T); labels (B,)
 
@@ -48,28 +50,28 @@ def progress(batches: Iterable, description: str, total: int | None = None) -> t
     return tqdm(batches, desc=description, total=total, leave=False, dynamic_ncols=True, mininterval=0.3, unit="batch")
 
 
-def _logits(model: nn.Module, images: Tensor, with_source: bool) -> tuple[Tensor, Tensor | None]:
-    """Target logits, and the source logits if they are asked for."""
-    return model(images, with_source=True) if with_source else (model(images), None)
-
-
 def train_one_epoch(
     model: nn.Module,
     loader: Iterable[tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     *,
+    loss: Loss = cross_entropy,
     after_step: Callable[[], None] = lambda: None,
     observe: Observer | None = None,
     pieces: Pieces | None = None,
     description: str = "training",
 ) -> dict[str, float]:
-    """One pass of cross-entropy training.
+    """One pass of training.
+
+    An optimizer with `gradient_free = True` gets a closure that evaluates a batch's mean loss, as often as it wants.
+    There is no backward pass then, and what is summed up and observed is the first evaluation of each step.
 
     Args:
         model: images (B,3,h,w) in [0,1] -> target logits (B,T).
         loader: batches of images and labels (B,) int64, on the model's device. Where several processes carry out this
             run, it gives this process's part of each batch, which may be empty.
+        loss: what is minimised.
         after_step: called after each step of the optimizer.
         observe: gets each batch's source logits and labels. The model then has to give source logits on request:
             `model(images, with_source=True)` is a pair of target and source logits.
@@ -80,28 +82,28 @@ def train_one_epoch(
 
     Raises:
         NonFiniteLoss: the loss is infinite or not a number, checked when the bar refreshes and after the last batch.
+        BudgetSpent: the model raised it before the pass made a step. A later one ends the pass.
     """
     model.train()
     meter, pieces = _Meter(), pieces or Pieces()
-    together = is_synchronised(model)
+    how = {"loss": loss, "with_source": observe is not None}
+    if getattr(optimizer, "gradient_free", False):
+        step = partial(step_without_gradient, model, optimizer, pieces, **how)
+    else:
+        step = partial(step_along_gradient, model, optimizer, scaler, pieces, is_synchronised(model), **how)
     shown = time.monotonic()
     with progress(loader, description) as bar:
         for images, labels in bar:
-            optimizer.zero_grad(set_to_none=True)
-            in_batch = int(all_sum(torch.tensor(len(labels))))  # of all processes, so that their gradients add up
-            if len(labels) or together:
-                work = partial(_forward_and_backward, model, scaler, in_batch, observe is not None)
-                for loss, logits, source_logits, some in pieces.compute(
-                    model, work, images, labels, partial(optimizer.zero_grad, set_to_none=True)
-                ):
-                    meter.add(loss, logits, some)
-                    if observe is not None:
-                        observe(source_logits, some)
-            else:
-                scaler.scale(torch.zeros((), device=labels.device))  # it needs a loss before each step
-            sum_gradients(optimizer)
-            scaler.step(optimizer)
-            scaler.update()
+            try:
+                results = step(images, labels)
+            except BudgetSpent:
+                if not meter.images:
+                    raise
+                break
+            for summed_loss, logits, source_logits, some in results:
+                meter.add(summed_loss, logits, some)
+                if observe is not None:
+                    observe(source_logits, some)
             after_step()
             if time.monotonic() - shown > 0.5:  # reading the sums waits for the device, so not at every step
                 shown = time.monotonic()
@@ -111,16 +113,6 @@ def train_one_epoch(
     meter.over_processes()
     _check_finite(meter)
     return meter.summary()
-
-
-def _forward_and_backward(
-    model: nn.Module, scaler: torch.amp.GradScaler, in_batch: int, with_source: bool, images: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Adds a piece's part of the gradient of a batch's mean loss. Summed loss, logits, source logits and labels."""
-    logits, source_logits = _logits(model, images, with_source)
-    loss = F.cross_entropy(logits, labels, reduction="sum")
-    scaler.scale(loss / in_batch).backward()
-    return loss.detach(), logits.detach(), source_logits.detach() if with_source else None, labels
 
 
 def _check_finite(meter: _Meter) -> None:
@@ -149,7 +141,7 @@ def evaluate(
     meter, pieces = _Meter(), pieces or Pieces()
 
     def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        return *_logits(model, images, observe is not None), labels
+        return *logits_of(model, images, observe is not None), labels
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -159,7 +151,7 @@ def evaluate(
                     observe(source_logits, some)
                 if observe_targets is not None:
                     observe_targets(logits, some)
-                meter.add(F.cross_entropy(logits, some, reduction="sum"), logits, some)
+                meter.add(cross_entropy(logits, some), logits, some)
     return meter.over_processes().summary()
 
 
@@ -213,6 +205,7 @@ def fit(
     observe_train: Observer | None = None,
     observe_test: Observer | None = None,
     pieces: Pieces | None = None,
+    loss: Loss = cross_entropy,
 ) -> None:
     """Trains for the epochs from `start_epoch`, counted from 0, to `epochs`; evaluates after each.
 
@@ -227,6 +220,9 @@ def fit(
             images_per_second (of training alone).
         observe_train, observe_test: see `train_one_epoch` and `evaluate`, for these two splits.
         pieces: in which pieces batches are computed; None: each batch as a whole.
+        loss: what training minimises. The loss of val and test is the cross-entropy.
+
+    Where the model raises BudgetSpent, the epoch ends at the last whole step; without a step it is left out.
 
     Raises:
         NonFiniteLoss: a loss became infinite or not a number. `on_epoch_end` is not called for that epoch.
@@ -235,14 +231,18 @@ def fit(
         label = f"epoch {epoch + 1}/{epochs}"
         begin = time.perf_counter()
         torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)  # all processes draw one order of the images
-        record = dict(on_epoch_start(epoch) or {})
-        torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
-        record["lr"] = optimizer.param_groups[0]["lr"]
-        train_begin = time.perf_counter()
         training = {"after_step": scheduler.step} if schedule_steps else {}
-        training |= {"observe": observe_train, "pieces": pieces, "description": f"{label} training"}
-        results = {"train": train_one_epoch(model, data.train, optimizer, scaler, **training)}
-        record["images_per_second"] = len(data.train.labels) / (time.perf_counter() - train_begin)
+        training |= {"observe": observe_train, "pieces": pieces, "loss": loss, "description": f"{label} training"}
+        try:
+            record = dict(on_epoch_start(epoch) or {})
+            torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
+            record["lr"] = optimizer.param_groups[0]["lr"]
+            train_begin = time.perf_counter()
+            results = {"train": train_one_epoch(model, data.train, optimizer, scaler, **training)}
+        except BudgetSpent:
+            return
+        images = getattr(data.train, "passes", 1) * len(data.train.labels)
+        record["images_per_second"] = images / (time.perf_counter() - train_begin)
         if not schedule_steps:
             scheduler.step()
         if data.val is not None:

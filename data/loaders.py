@@ -64,6 +64,10 @@ class Data:
         """D, of data whose images were `encoded`."""
         return self.test.examples.shape[1]
 
+    def with_passes(self, passes: int) -> "Data":
+        """The same with a `train` that makes so many passes an epoch. An epoch of few images is short."""
+        return replace(self, train=self.train.repeated(passes))
+
     @property
     def setup(self) -> dict[str, Any]:
         """What a checkpoint says of the data, in plain values."""
@@ -121,13 +125,21 @@ class Loader:
         part: slice = WHOLE,
     ):
         self.labels, self.batch_size, self.shuffle, self.device = torch.from_numpy(labels), batch_size, shuffle, device
-        self._fetch, self._part = fetch, part
+        self._fetch, self._part, self.passes = fetch, part, 1
         self._unaugmented: Callable[[], Loader] | None = None
 
     @property
     def unaugmented(self) -> "Loader":
-        """The same images without what --augment adds to the transforms."""
-        return self._unaugmented() if self._unaugmented else self
+        """One pass over the same images, without what --augment adds to the transforms."""
+        if self._unaugmented:
+            return self._unaugmented()
+        return self if self.passes == 1 else self.repeated(1)
+
+    def repeated(self, passes: int) -> "Loader":
+        """The same loader; one iteration of it makes so many passes, each shuffled anew."""
+        repeated = copy(self)
+        repeated.passes = passes
+        return repeated
 
     @property
     def whole(self) -> "Loader":
@@ -137,7 +149,7 @@ class Loader:
         return whole
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return self.passes * len(self._sizes)
 
     @property
     def _sizes(self) -> list[int]:
@@ -147,6 +159,10 @@ class Loader:
         return [*sizes[:-2], self.batch_size + 1] if self.shuffle and count and left == 1 else sizes
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(self.passes):
+            yield from self._one_pass()
+
+    def _one_pass(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.labels)) if self.shuffle else torch.arange(len(self.labels))
         ordered_labels = self.labels[order].to(self.device).split(self._sizes)
         fetched = self._fetch(list(order.split(self._sizes)), self._part)
@@ -176,7 +192,7 @@ class Loader:
     def _in_order(self) -> "Loader":
         """The same loader, of whole batches, without shuffling."""
         ordered = self.whole
-        ordered.shuffle = False
+        ordered.shuffle, ordered.passes = False, 1
         return ordered
 
 

@@ -66,6 +66,8 @@ class Log:
             parts.append(f"re-mapped {record['remapped']:.0%}")
         if record.get("targets_without_predictions"):
             parts.append(f"targets without predictions {record['targets_without_predictions']}")
+        if "calls" in record:
+            parts.append(f"calls {record['calls']} images asked {record['images_asked']}")
         parts.append(f"{record['seconds']:.1f} s")
         parts += [precision] if precision != "float32" else []
         return "  ".join(parts)

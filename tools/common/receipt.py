@@ -54,7 +54,7 @@ def collapse(records: Sequence[dict], classes: int, args: argparse.Namespace) ->
 
 def describe(result: dict, folder: Path) -> str:
     """The text at the end of a run: accuracies, the map in words, the folder, and what to type next."""
-    when = f"after the last epoch ({result['epochs']})" if result["epochs"] else "without training"
+    when = f"after the last epoch ({result['epochs_done']})" if result["epochs"] else "without training"
     lines = ["", f"Test accuracy {result['test_acc_last']:.4f} {when}."]
     if result["test_acc_at_best_val"] is not None:
         at = f"at the best validation epoch ({result['best_val_epoch']})"
@@ -63,6 +63,9 @@ def describe(result: dict, folder: Path) -> str:
     if result["epochs"]:
         lines.append(f"Test accuracy {result['test_acc_best']:.4f} at best ({best}).")
     lines += [result["collapse"]] if result.get("collapse") else []
+    if "calls" in result:
+        lines.append(f"Training asked {result['calls']} times, {result['images_asked']} images in all.")
+        lines.append(f"Evaluation asked {result['evaluation_images_asked']} images.")
     mapping = list(result.get("mapping", {}).items())
     lines += [f"  {target} -> {source}" for target, source in mapping[:20]]
     if len(mapping) > 20:

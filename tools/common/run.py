@@ -11,11 +11,13 @@ from torch import Tensor, nn
 import cfg
 from algorithms.distributed import world_size
 from algorithms.label_mapping import describe_mapping
+from algorithms.losses import Loss, cross_entropy
 from algorithms.mapping_rules import ALL_MAPPINGS
 from algorithms.predictions import PredictionCounter, Predictions, count_predictions
 from algorithms.training import evaluate, fit, progress
 from errors import UserError
 from tools.common.args import Parser, check_cuda_graph, selection
+from tools.common.asked import Asked
 from tools.common.command import run_command
 from tools.common.machine import prepare_device
 from tools.common.memory import pieces_for
@@ -120,6 +122,8 @@ class Run:
                 probable ones count theirs.
         """
         model.eval()  # a prompt may have batch normalisation
+        if model.network.frozen:
+            model.network.train()  # it computes the same; a black box counts these questions to its budget
         num_source = len(model.network.class_names)
         if top is None and getattr(self.args, "mapping_counts", None) == "probabilities":
             top = num_source
@@ -160,6 +164,7 @@ class Run:
         on_epoch_start: Callable[[int], dict | None] = lambda epoch: None,
         schedule_steps: bool = False,
         network: nn.Module | None = None,
+        loss: Loss = cross_entropy,
     ) -> dict:
         """Trains to the last epoch, from where an earlier start of this run stopped. Evaluates and saves after each.
 
@@ -169,6 +174,7 @@ class Run:
             scheduler: stepped once an epoch, or with `schedule_steps` after each step of the optimizer.
             on_epoch_start: called with each epoch, counted from 0, before it trains; what it returns is logged.
             network: the frozen network whose features `data` holds, if the model is only a new last layer.
+            loss: what training minimises, summed over a batch's images.
 
         Returns:
             The receipt of the finished run.
@@ -178,7 +184,8 @@ class Run:
             raise UserError("--cuda-graph is for a visual prompt.", found, "Run it without --cuda-graph.")
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
         parts = {**model.saved, "optimizer_dict": optimizer, "scheduler_dict": scheduler, "scaler_dict": scaler}
-        mapping = getattr(model, "mapping", None)
+        mapping, asked = getattr(model, "mapping", None), Asked(self.folder, model, optimizer)
+        parts |= asked.parts
         tested = None
         if mapping is not None:
             tested = self._drawn_counter(model, data)
@@ -198,11 +205,13 @@ class Run:
             start_epoch=start_epoch,
             schedule_steps=schedule_steps,
             on_epoch_start=on_epoch_start,
-            on_epoch_end=self.folder.end_epoch,
+            on_epoch_end=asked.end_epoch,
             observe_train=self._training_counter,
             observe_test=tested,
             pieces=self.pieces,
+            loss=loss,
         )
+        asked.end()
         if mapping is None:
             return self.folder.finish()
         receipt = {"mapping": mapping.named(model.network.class_names, data.class_names)}

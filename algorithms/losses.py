@@ -1,0 +1,22 @@
+"""Losses of target logits (B,T) and labels (B,), summed over the images.
+
+A loss that needs more than the logits is an object with `of_images(model, images, labels)`, which gives the loss and the
+target logits. What is observed in training has no source logits then.
+"""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
+    """(1 - p)^gamma times the cross-entropy, p the label's probability (Lin et al., ICCV 2017); BAR's loss."""
+    each = F.cross_entropy(logits, labels, reduction="none")
+    return ((1 - (-each).exp()) ** gamma * each).sum()
