@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from algorithms.attack import log_odds_of_error, pgd
+from algorithms.distributed import world_size
+from errors import UserError
 
 
 class ClassWiseLoss:
@@ -19,9 +21,16 @@ class ClassWiseLoss:
         steps: of the attack, each of eps / 4; 0: no attack.
         weight: of the margins.
         margins: which of the three, by their numbers 1, 2, 3.
+
+    Raises:
+        UserError: several processes carry out the run, each with a part of the batch.
     """
 
     def __init__(self, *, eps: float, steps: int, weight: float = 3.0, margins: Sequence[int] = (1, 2, 3)):
+        if world_size() > 1:
+            asked = f"{world_size()} processes are to train a prompt for each class together."
+            found = "The loss compares all images of a batch, and each process has a part of them."
+            raise UserError(asked, found, "Start one process: python instead of torchrun.")
         self.eps, self.steps, self.weight, self.margins = eps, steps, weight, [number - 1 for number in margins]
 
     def of_images(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

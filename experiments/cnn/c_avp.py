@@ -48,8 +48,8 @@ def train(args, run):
 
     optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9, fused=True)
     scheduler = cosine_schedule(optimizer, args.epoch * len(data.train))
-    how = {"weight": args.margin_weight, "margins": args.margins}
-    loss = ClassWiseLoss(eps=args.eps / 255, steps=args.attack_steps, **how)
+    weights = {"weight": args.margin_weight, "margins": args.margins}
+    loss = ClassWiseLoss(eps=args.eps, steps=args.attack_steps, **weights)
 
     def remap(epoch):
         if epoch == 0:

@@ -2,7 +2,14 @@
 
 import argparse
 
-from tools.common.flag_types import number_in, positive_float, positive_int, whole_number, whole_number_in
+from tools.common.flag_types import (
+    number_in,
+    pixel_distance,
+    positive_float,
+    positive_int,
+    whole_number,
+    whole_number_in,
+)
 
 
 def add_evp_flags(parser: argparse.ArgumentParser) -> None:
@@ -71,8 +78,8 @@ def add_margin_flags(parser: argparse.ArgumentParser) -> None:
     """C-AVP's prompts, attack and margins (ICASSP 2023)."""
     width = "width of the frame, in pixels of an input of 224; default 56, a quarter of the side"
     parser.add_argument("--prompt-size", type=whole_number_in(1, 112), default=56, help=width)
-    eps = "the attack in training changes a pixel by at most this, in 255ths; default 8"
-    parser.add_argument("--eps", type=number_in(0, 255), default=8.0, help=eps)
+    eps = "the most that the attack in training changes a pixel, in [0,1]: a fraction or a decimal; default 8/255"
+    parser.add_argument("--eps", type=pixel_distance, default=8 / 255, metavar="EPS", help=eps)
     steps = "steps of the attack, each of a quarter of --eps; 0: no attack; default 10"
     parser.add_argument("--attack-steps", type=whole_number, default=10, help=steps)
     weight = "of the margins in the loss; default 3"
