@@ -150,6 +150,13 @@ def test_evaluation_has_the_clusters_of_training(flags, words, run_script, capsy
 
 
 @pytest.mark.usefixtures("small")
+def test_a_heads_learning_rate_without_a_head(words):
+    script = load_script("experiments/cnn/dam_vp")
+    with pytest.raises(UserError, match=r"--head-lr 0.5(.|\n)*There is no --head"):
+        script.main([*words("experiments/cnn/dam_vp"), "--head-lr", "0.5"])
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("rule", ["0", "distance:0", "distance:", "far"])
 def test_a_rule_for_clusters_that_is_none(rule, words):
     script = load_script("experiments/cnn/dam_vp")

@@ -34,7 +34,7 @@ TABLES = {  # script -> how many commands
     "data_scales": 12 * 4 * 3 * 3,
     "corruptions": (4 + 4) * 3,
     "offline": 5 * 3,
-    "methods": (len(list((ROOT / "experiments" / "cnn").glob("*.py"))) - 1) * 3,  # without semantic_vp
+    "methods": (len(list((ROOT / "experiments" / "cnn").glob("*.py"))) - 2) * 3,  # without semantic_vp and c_avp
     "blm_cnn": 12 * 2 * 5 * 3,
     "blm_clip": 12 * 3 * 3,
     "smm": 12 * 3 * (2 + 3) * 3,
@@ -42,10 +42,11 @@ TABLES = {  # script -> how many commands
     "auto_vp": 13 * 2 * (1 + 4) * 3,
     "acavp": 12 * (4 + 1) * 3,
     "attr_vr": 11 * 3 * 3,
+    "dam_vp": 7 * 3 * (1 + 2) * 3,
 }
 SETTINGS = """
     DATASETS NETWORKS METHODS SEEDS EPOCH FLAGS JOBS DRY_RUN PYTHON CLIP FRACTIONS ABLATIONS WIDTHS OUTPUTS CHOICES
-    ATTRIBUTES CUDA_VISIBLE_DEVICES
+    ATTRIBUTES HEADS CUDA_VISIBLE_DEVICES
 """
 SMALL = {"DATASETS": "dtd", "NETWORKS": "resnet18", "METHODS": "rlm_vp flm_vp", "SEEDS": "1 2 3"}  # 6 runs
 
@@ -178,6 +179,7 @@ def test_the_environment_narrows_a_table(shell):
     assert [line.split()[-3] for line in shell.dry("smm", WIDTHS="1 2", METHODS="smm", **one)] == ["dtd", "1", "2"]
     assert [line.split()[-3] for line in shell.dry("lor_vp", OUTPUTS="ilm", **one)] == ["dtd", "ilm"]
     assert len(shell.dry("auto_vp", CHOICES="", **one)) == 1
+    assert [line.split()[-1] for line in shell.dry("dam_vp", HEADS="yes", METHODS="dam_vp", **one)] == ["7", "--head"]
     assert len(shell.dry("auto_vp", CHOICES="--scale 1.0", **one)) == 2
     assert len(shell.dry("methods", METHODS="smm", SEEDS="7")) == 1
 

@@ -127,7 +127,7 @@ ATTR_VR = {  # 192 of 224 pixels are 27 of 32
 WARM_FIFTH = [0.5, 1.0] + [0.5 * (1 + math.cos(math.pi * step / 10)) for step in range(10)]  # 2 of 12 steps
 CLUSTERS = {  # 256 of 224 pixels are 73 of 64
     "prompt": "PromptsOfClusters",
-    "learns": ((*PROGRAM, *LAYER),),
+    "learns": (PROGRAM, LAYER),
     "train": [listed(73, shorter=True)[0], v2.RandomCrop(64), v2.RandomHorizontalFlip()],
     "evaluation": listed(73, 64, shorter=True),
 }
@@ -153,8 +153,8 @@ TABLE = {
         Expected("SGD", 40.0, COSINE_STEP, each_step=True, extra={"momentum": 0.9}, **ACAVP | CNN_ACAVP),
     ),
     "experiments/cnn/dam_vp": (
-        ("--clusters", "3", "--head"),
-        Expected("SGD", 0.5, WARM_FIFTH, each_step=True, extra={"momentum": 0.9, "weight_decay": 1e-4}, **CLUSTERS),
+        ("--head-lr", "0.5", "--head", "--clusters", "3"),
+        Expected("SGD", 40.0, WARM_FIFTH, each_step=True, extra={"momentum": 0.9, "weight_decay": 0.0}, **CLUSTERS),
     ),
     "experiments/cnn/c_avp": (
         (),
@@ -269,7 +269,7 @@ def test_what_the_papers_set(script, words, monkeypatch):
             assert not torch.equal(prompt.program[0], prompt.program[1])
         elif script != "experiments/cnn/lor_vp":
             assert torch.all(prompt.program == 0)
-        if flags[:1] in (("--mapping-lr",), ("--transform-lr",)):
+        if flags[:1] in (("--mapping-lr",), ("--transform-lr",), ("--head-lr",)):
             assert [group["initial_lr"] for group in optimizer.param_groups] == [expected.lr, 0.5]
         if hasattr(prompt, "unit"):
             assert torch.equal(prompt.unit, model.network.std)  # it lives in the normalised space

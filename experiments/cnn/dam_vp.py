@@ -28,7 +28,7 @@ from tools.common.args import experiment_parser
 from tools.common.prompt_flags import add_cluster_flags, until
 from tools.common.run import run_experiment
 
-parser = experiment_parser(__file__, __doc__, lr=0.5, epoch=50, seed=2023, batch_size=128)
+parser = experiment_parser(__file__, __doc__, lr=40.0, epoch=50, seed=2023, batch_size=128)
 add_cluster_flags(parser)
 
 
@@ -55,9 +55,10 @@ def train(args, run):
         noise = (network.mean + network.std * torch.randn(64, 3, size, size).to(run.device) for _ in range(8))
         mapping.set(most_varied_features(torch.cat([*map(features_of, noise)]), dataset.num_classes))
 
-    decay = 1e-4 if args.head else 0.0
-    learns = [*prompt.parameters(), *mapping.parameters()]
-    optimizer = torch.optim.SGD(learns, lr=args.lr, momentum=0.9, weight_decay=decay, fused=True)
+    groups = [{"params": prompt.parameters()}]
+    if args.head:
+        groups += [{"params": mapping.parameters(), "lr": args.head_lr}]
+    optimizer = torch.optim.SGD(groups, lr=args.lr, momentum=0.9, fused=True)
     steps = args.epoch * len(data.train)
     scheduler = cosine_schedule(optimizer, steps, warmup=steps // 5)
     return run.fit(model, data, optimizer, scheduler, schedule_steps=True)

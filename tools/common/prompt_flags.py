@@ -2,6 +2,8 @@
 
 import argparse
 
+from errors import UserError
+from tools.common.args import Parser
 from tools.common.flag_types import (
     number_in,
     pixel_distance,
@@ -48,7 +50,7 @@ def add_scale_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trainable-scale", action="store_true", help="the scale learns with the prompt")
 
 
-def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+def add_cluster_flags(parser: Parser) -> None:
     """DAM-VP's clusters and head (CVPR 2023)."""
     clusters = (
         "how many clusters; or distance:D, as many as are at least D apart in the network's features; default 8, or the"
@@ -58,6 +60,14 @@ def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
     images = "training images that make the clusters; default 1000"
     parser.add_argument("--cluster-images", type=positive_int, default=1000, help=images)
     parser.add_argument("--head", action="store_true", help="a new linear layer learns in place of a map of features")
+    parser.add_argument("--head-lr", type=positive_float, default=0.1, help="its learning rate; default 0.1")
+
+    def check(args: argparse.Namespace) -> None:
+        if "head_lr" in parser.typed and not args.head:
+            asked = f"--head-lr {args.head_lr:g}: the learning rate of --head."
+            raise UserError(asked, "There is no --head.", "Add --head, or leave --head-lr out.")
+
+    parser.checks.append(check)
 
 
 def cluster_rule(text: str) -> str:

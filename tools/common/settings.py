@@ -82,7 +82,7 @@ SETTINGS = (
     Setting("clip/attr_vr", _ATTR, states="lr epoch batch_size attr_method descriptions nearest alpha"),
     Setting("clip/attr_vr", _ATTR, values={"batch_size": 16}, when={"shots": "1"}),
     # its learning rates and weight decays by data set are not in its code
-    Setting("cnn/dam_vp", _DAM, states="epoch batch_size cluster_images"),
+    Setting("cnn/dam_vp", _DAM, states="epoch batch_size cluster_images head_lr"),
     Setting("cnn/dam_vp", _DAM, values={"clusters": "distance:21"}, when={"network": "resnet50_v1"}),
     Setting(
         "cnn/dam_vp",
