@@ -179,7 +179,7 @@ def test_the_environment_narrows_a_table(shell):
     assert [line.split()[-3] for line in shell.dry("smm", WIDTHS="1 2", METHODS="smm", **one)] == ["dtd", "1", "2"]
     assert [line.split()[-3] for line in shell.dry("lor_vp", OUTPUTS="ilm", **one)] == ["dtd", "ilm"]
     assert len(shell.dry("auto_vp", CHOICES="", **one)) == 1
-    assert [line.split()[-1] for line in shell.dry("dam_vp", HEADS="yes", METHODS="dam_vp", **one)] == ["7", "--head"]
+    assert [line.split()[-3] for line in shell.dry("dam_vp", HEADS="yes", **one)] == ["dtd", "--head"]
     assert len(shell.dry("auto_vp", CHOICES="--scale 1.0", **one)) == 2
     assert len(shell.dry("methods", METHODS="smm", SEEDS="7")) == 1
 
