@@ -51,7 +51,7 @@ class SeveralPrompts(Part):
 
     def under_all(self, network: Network, x: Tensor) -> Tensor:
         """Images (B,3,h,w) -> source logits under each prompt (n,B,S). The network sees n*B images at once."""
-        return network(self(x)).unflatten(0, (len(self.program), len(x)))
+        return network(self(x)).unflatten(0, (len(self.program), -1))
 
 
 class PromptsOfLabels(SeveralPrompts):
@@ -63,7 +63,7 @@ class PromptsOfLabels(SeveralPrompts):
         prompt, count: see `SeveralPrompts`.
         prompt_of_label: (S,) int64, the number of each source label's prompt.
 
-    State: that of `SeveralPrompts`.
+    State: that of `SeveralPrompts`, and `prompt_of_label`.
 
     Raises:
         UserError: a label's prompt is none of them.
@@ -73,9 +73,10 @@ class PromptsOfLabels(SeveralPrompts):
         super().__init__(prompt, count)
         if not 0 <= int(prompt_of_label.min()) <= int(prompt_of_label.max()) < count:
             found = f"The numbers go from {int(prompt_of_label.min())} to {int(prompt_of_label.max())}."
-            asked = f"Each label has one of {count} prompts, counted from 0."
-            raise UserError(asked, found, "Correct prompt_of_label.")
-        self.register_buffer("prompt_of_label", prompt_of_label.detach().clone(), persistent=False)
+            raise UserError(
+                f"Each label has one of {count} prompts, counted from 0.", found, "Correct prompt_of_label."
+            )
+        self.register_buffer("prompt_of_label", prompt_of_label.detach().clone())
 
     def ask(self, network: Network, x: Tensor) -> Tensor:
         return logits_under(self.prompt_of_label, self.under_all(network, x))

@@ -20,7 +20,10 @@ needs_onnx = pytest.mark.skipif(
     reason="pip install onnx onnxscript onnxruntime",
 )
 FORMATS = ["torch.export", pytest.param("onnx", marks=[needs_onnx, pytest.mark.slow])]
+old = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6)
+several = pytest.mark.skipif(old, reason="PyTorch 2.4 cannot export torch.func.functional_call; export.py says so")
 SCRIPTS = ["cnn/ilm_vp", "cnn/full_finetune", "clip/evp", "clip/linear_probing"]
+SCRIPTS += [pytest.param(script, marks=several) for script in ("cnn/dam_vp", "cnn/c_avp")]
 
 
 def opened(file, kind):
