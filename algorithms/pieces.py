@@ -185,7 +185,9 @@ class Pieces:
         found += f", and {self._budget / 1e9:.1f} GB may be used."
         if whole:
             if count > fitting:
-                tqdm.write(f"{found} It is not cut: batch normalisation, or the loss, learns from whole batches.")
+                tqdm.write(
+                    f"{found} It is not cut: batch normalisation learns from whole batches, or the loss needs them."
+                )
             return float("inf")
         if count > fitting and fitting < fast:
             tqdm.write(f"{found} It is computed in pieces of {_power_of_two(fitting)}: --memory.")
