@@ -167,3 +167,18 @@ def describe_mapping(counts: Tensor, sources: Tensor) -> dict[str, float]:
     own = (counts.gather(0, sources.T.clamp(min=0)) * (sources.T >= 0)).sum(0)
     used = int(counts[sources[sources >= 0].unique()].sum())
     return {"targets_without_predictions": int((own == 0).sum()), "mapping_precision": int(own.sum()) / max(used, 1)}
+
+
+def most_varied_features(features: Tensor, num_target: int) -> Tensor:
+    """The T features with the largest standard deviation over images, in ascending order (DAM-VP, CVPR 2023).
+
+    Which class gets which feature has no meaning: DAM-VP's prompts learn it.
+
+    Args:
+        features: (N,S), of noise in DAM-VP; S is at least T.
+
+    Returns:
+        (T,) int64. Of equal deviations the first.
+    """
+    deviations = features.std(0, correction=0)
+    return deviations.sort(descending=True, stable=True).indices[:num_target].sort().values

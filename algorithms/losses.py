@@ -1,4 +1,8 @@
-"""Losses of target logits (B,T) and labels (B,), summed over the images."""
+"""Losses of target logits (B,T) and labels (B,), summed over the images.
+
+A loss that needs more than the logits is an object with `of_images(model, images, labels)`, which gives the loss and
+the target logits. Then training has no source logits to observe.
+"""
 
 from collections.abc import Callable
 

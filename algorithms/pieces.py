@@ -86,8 +86,14 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def learns_from_whole_batches(model: nn.Module) -> bool:
-    """Whether a layer in training mode normalises over the batch, so that pieces of it give other results."""
-    return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
+    """Whether pieces of a batch would give other results in training.
+
+    A layer normalises over the batch, or a module says `whole_batches`, since the loss compares the batch's images.
+    """
+    return any(
+        module.training and (isinstance(module, _BatchNorm) or getattr(module, "whole_batches", False))
+        for module in model.modules()
+    )
 
 
 def _cuts_itself(model: nn.Module) -> bool:
@@ -179,7 +185,9 @@ class Pieces:
         found += f", and {self._budget / 1e9:.1f} GB may be used."
         if whole:
             if count > fitting:
-                tqdm.write(f"{found} It is not cut: batch normalisation learns from whole batches.")
+                tqdm.write(
+                    f"{found} It is not cut: batch normalisation learns from whole batches, or the loss needs them."
+                )
             return float("inf")
         if count > fitting and fitting < fast:
             tqdm.write(f"{found} It is computed in pieces of {_power_of_two(fitting)}: --memory.")

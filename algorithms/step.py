@@ -65,6 +65,8 @@ def step_without_gradient(
 
 
 def _forward(model: nn.Module, images: Tensor, labels: Tensor, *, loss: Loss, with_source: bool) -> Result:
+    if hasattr(loss, "of_images"):
+        return *loss.of_images(model, images, labels), None, labels
     logits, source_logits = logits_of(model, images, with_source)
     return loss(logits, labels), logits, source_logits, labels
 

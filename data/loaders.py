@@ -142,6 +142,13 @@ class Loader:
         repeated.passes = passes
         return repeated
 
+    @property
+    def whole(self) -> "Loader":
+        """The same loader, of whole batches: each process that carries out a run gets all images."""
+        whole = copy(self)
+        whole._part = WHOLE
+        return whole
+
     def __len__(self) -> int:
         return self.passes * len(self._sizes)
 
@@ -188,8 +195,8 @@ class Loader:
 
     def _in_order(self) -> "Loader":
         """The same loader, of whole batches, without shuffling."""
-        ordered = copy(self)
-        ordered.shuffle, ordered._part, ordered.passes = False, WHOLE, 1
+        ordered = self.whole
+        ordered.shuffle, ordered.passes = False, 1
         return ordered
 
 

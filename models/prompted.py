@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from errors import UserError
@@ -61,6 +62,12 @@ class Prompted(nn.Module):
         if hasattr(self.prompt, "ask"):
             return self.prompt.ask(self._of_prompted, x)
         return self._of_prompted(share_border(self.prompt, x) if self.shares_border else self.prompt(x))
+
+    @torch.no_grad()
+    def seen(self, x: Tensor) -> Tensor:
+        """Images (B,3,h,w) -> what the network sees of them, (B,3,H,W); of several prompts the one that decides."""
+        several = hasattr(self.prompt, "choose")
+        return self.prompt(x, self.prompt.choose(self._of_prompted, x)) if several else self.prompt(x)
 
     def _of_prompted(self, prompted: Tensor) -> Tensor:
         side = self.network.input_size

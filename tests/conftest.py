@@ -139,6 +139,8 @@ FASTER = {
     "rvp": ("--batch-size", "8"),
     "bar": ("--batch-size", "8", "--passes", "1", "--draws", "1"),
     "blackvip": ("--batch-size", "8", "--passes", "1", "--draws", "1", "--encoder", "tiny"),
+    "dam_vp": ("--seed", "7", "--batch-size", "8", "--clusters", "3"),
+    "c_avp": ("--batch-size", "8", "--attack-steps", "1"),
 }
 SENTENCES = ("/attr_vr", "/dvp", "/rvp")  # the scripts that need --attributes
 

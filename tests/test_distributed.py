@@ -29,7 +29,8 @@ from tools.common.run_folder import RunFolder
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small", "float64")]
 NORMALISED = ("experiments/cnn/full_finetune", "experiments/cnn/smm")  # batch normalisation that learns needs CUDA
 BLACK_BOXES = ("experiments/cnn/bar", "experiments/clip/bar", "experiments/clip/blackvip")  # one process
-SCRIPTS = [script for script in METHODS if script not in (*NORMALISED, *BLACK_BOXES)]
+WHOLE_BATCHES = ("experiments/cnn/c_avp",)  # refused where there are several processes
+SCRIPTS = [script for script in METHODS if script not in (*NORMALISED, *BLACK_BOXES, *WHOLE_BATCHES)]
 FEW = ["experiments/cnn/ilm_vp", "experiments/clip/evp"]
 # Of 24 images, batches of 7 leave 3 for the last one, 2 and 1. Batches of 23 leave 1, which joins them.
 BATCH_SIZE = dict.fromkeys(SCRIPTS, 7) | {"experiments/cnn/ilm_vp": 23, "experiments/clip/evp": 23}

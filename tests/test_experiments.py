@@ -34,6 +34,8 @@ METHODS = {  # script -> the checkpoint's key of what it learns
     "experiments/cnn/acavp": "visual_prompt_dict",
     "experiments/cnn/ares": "visual_prompt_dict",
     "experiments/cnn/bar": "visual_prompt_dict",
+    "experiments/cnn/dam_vp": "visual_prompt_dict",
+    "experiments/cnn/c_avp": "visual_prompt_dict",
     "experiments/cnn/linear_probing": "head_dict",
     "experiments/cnn/full_finetune": "network_dict",
     "experiments/clip/ilm_tp_vp": "visual_prompt_dict",
@@ -59,6 +61,7 @@ RARE |= {f"experiments/{name}" for name in ("clip/fully_vp", "cnn/acavp", "clip/
 RARE |= {"experiments/clip/ares"}
 RARE |= {"experiments/clip/dvp", "experiments/clip/rvp"}
 RARE |= {"experiments/clip/bar", "experiments/clip/blackvip"}
+RARE |= {"experiments/cnn/c_avp"}
 SCRIPTS = [pytest.param(script, marks=pytest.mark.slow) if script in RARE else script for script in METHODS]
 PROMPTS = [script for script, key in METHODS.items() if key == "visual_prompt_dict"]
 ILM_VP = ("experiments/cnn/rlm_vp", "experiments/cnn/flm_vp", "experiments/cnn/ilm_vp")

@@ -23,7 +23,7 @@ FORMATS = ["torch.export", pytest.param("onnx", marks=[needs_onnx, pytest.mark.s
 old = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6)
 several = pytest.mark.skipif(old, reason="PyTorch 2.4 cannot export torch.func.functional_call; export.py says so")
 SCRIPTS = ["cnn/ilm_vp", "cnn/full_finetune", "clip/evp", "clip/linear_probing", "clip/rvp"]
-SCRIPTS += [pytest.param("clip/dvp", marks=several)]
+SCRIPTS += [pytest.param(script, marks=several) for script in ("clip/dvp", "cnn/dam_vp", "cnn/c_avp")]
 
 
 def opened(file, kind):

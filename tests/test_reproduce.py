@@ -34,7 +34,7 @@ TABLES = {  # script -> how many commands
     "data_scales": 12 * 4 * 3 * 3,
     "corruptions": (4 + 4) * 3,
     "offline": 5 * 3,
-    "methods": (len(list((ROOT / "experiments" / "cnn").glob("*.py"))) - 2) * 3,  # without semantic_vp and ares
+    "methods": (len(list((ROOT / "experiments" / "cnn").glob("*.py"))) - 4) * 3,  # without four: see methods.sh
     "blm_cnn": 12 * 2 * 5 * 3,
     "blm_clip": 12 * 3 * 3,
     "smm": 12 * 3 * (2 + 3) * 3,
@@ -46,10 +46,11 @@ TABLES = {  # script -> how many commands
     "dvp": 11 * 2 * 3,
     "rvp": 4 * 11 * 3,
     "black_box": (1 + 3) * 3,
+    "dam_vp": 7 * 3 * (1 + 2) * 3,
 }
 SETTINGS = """
     DATASETS NETWORKS METHODS SEEDS EPOCH FLAGS JOBS DRY_RUN PYTHON CLIP FRACTIONS ABLATIONS WIDTHS OUTPUTS CHOICES
-    ATTRIBUTES SERVICES BUDGETS ENCODER CUDA_VISIBLE_DEVICES
+    ATTRIBUTES SERVICES BUDGETS ENCODER HEADS CUDA_VISIBLE_DEVICES
 """
 SMALL = {"DATASETS": "dtd", "NETWORKS": "resnet18", "METHODS": "rlm_vp flm_vp", "SEEDS": "1 2 3"}  # 6 runs
 
@@ -183,6 +184,7 @@ def test_the_environment_narrows_a_table(shell):
     assert [line.split()[-3] for line in shell.dry("smm", WIDTHS="1 2", METHODS="smm", **one)] == ["dtd", "1", "2"]
     assert [line.split()[-3] for line in shell.dry("lor_vp", OUTPUTS="ilm", **one)] == ["dtd", "ilm"]
     assert len(shell.dry("auto_vp", CHOICES="", **one)) == 1
+    assert [line.split()[-3] for line in shell.dry("dam_vp", HEADS="yes", **one)] == ["dtd", "--head"]
     assert len(shell.dry("auto_vp", CHOICES="--scale 1.0", **one)) == 2
     assert len(shell.dry("methods", METHODS="smm", SEEDS="7")) == 1
     lines = shell.dry("black_box", METHODS="vp blackvip", BUDGETS="60 70", CLIP="/my clip", SEEDS="7", ENCODER="e")

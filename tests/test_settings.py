@@ -145,6 +145,14 @@ ATTR_VR = {  # 192 of 224 pixels are 27 of 32
     "train": [listed(27, shorter=True, bicubic=True)[0], v2.RandomResizedCrop(27), v2.RandomHorizontalFlip()],
     "evaluation": listed(27, shorter=True, bicubic=True),
 }
+WARM_FIFTH = [0.5, 1.0] + [0.5 * (1 + math.cos(math.pi * step / 10)) for step in range(10)]  # 2 of 12 steps
+CLUSTERS = {  # 256 of 224 pixels are 73 of 64
+    "prompt": "PromptsOfClusters",
+    "learns": (PROGRAM, LAYER),
+    "train": [listed(73, shorter=True)[0], v2.RandomCrop(64), v2.RandomHorizontalFlip()],
+    "evaluation": listed(73, 64, shorter=True),
+}
+CLASSES = {"prompt": "PromptsOfClasses", "train": listed(64), "evaluation": listed(64)}
 TABLE = {
     "experiments/cnn/rlm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
     "experiments/cnn/flm_vp": ((), Expected(**vars(ILM) | {"mask": 64**2 - 32**2})),
@@ -168,6 +176,14 @@ TABLE = {
         Expected("SGD", 40.0, COSINE_STEP, each_step=True, extra={"momentum": 0.9}, **ACAVP | CNN_ACAVP),
     ),
     "experiments/cnn/bar": ((), Expected(**vars(BAR) | {"train": listed(55), "evaluation": listed(55)})),
+    "experiments/cnn/dam_vp": (
+        ("--head-lr", "0.5", "--head", "--clusters", "3"),
+        Expected("SGD", 40.0, WARM_FIFTH, each_step=True, extra={"momentum": 0.9, "weight_decay": 0.0}, **CLUSTERS),
+    ),
+    "experiments/cnn/c_avp": (
+        (),
+        Expected("SGD", 0.1, COSINE_STEP, each_step=True, extra={"momentum": 0.9, "weight_decay": 0.0}, **CLASSES),
+    ),
     "experiments/cnn/linear_probing": (
         (),
         Expected("Adam", 0.1, STEPS, train=listed(64), evaluation=listed(64)),
@@ -293,9 +309,13 @@ def test_what_the_papers_set(script, words, monkeypatch):
             assert abs(program.mean()) < 0.1
             assert program.std().item() == pytest.approx(1, abs=0.1)
             assert program.abs().max() > 2.5  # a uniform distribution of this deviation ends before
+        elif script.endswith("/dam_vp"):
+            assert abs(prompt.program.mean()) < 0.05  # 36,864 normal values
+            assert prompt.program.std().item() == pytest.approx(1, abs=0.05)
+            assert not torch.equal(prompt.program[0], prompt.program[1])
         elif script != "experiments/cnn/lor_vp":
             assert torch.all(prompt.program == 0)
-        if flags[:1] in (("--mapping-lr",), ("--transform-lr",)):
+        if flags[:1] in (("--mapping-lr",), ("--transform-lr",), ("--head-lr",)):
             assert [group["initial_lr"] for group in optimizer.param_groups] == [expected.lr, 0.5]
         if hasattr(prompt, "unit"):
             assert torch.equal(prompt.unit, model.network.std)  # it lives in the normalised space
@@ -331,6 +351,8 @@ DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
     "experiments/clip/rvp": (200, 7, 64),
     "experiments/cnn/lor_vp": (20, 1234, 256),
     **dict.fromkeys(("experiments/cnn/bar", "experiments/clip/bar", "experiments/clip/blackvip"), (250, 7, 128)),
+    "experiments/cnn/dam_vp": (50, 2023, 128),
+    "experiments/cnn/c_avp": (50, 7, 256),
     **{
         f"experiments/{name}": (200, 7, 256)
         for name in ("cnn/blm_vp", "cnn/blmp_vp", "clip/blm_vp", "clip/blmp_vp", "cnn/smm", "cnn/watermark_vp")

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> Path:
 @torch.no_grad()
 def draw(model: Prompted, images: Tensor, names: list[str], class_names: list[str]) -> Figure:
     """One row an image: the image (3,h,w), h(0), h(x), and in words the top source class and the predicted target."""
-    seen, prompt = model.prompt(images).cpu(), model.prompt(torch.zeros_like(images[:1])).cpu()[0]
+    seen, prompt = model.seen(images).cpu(), model.seen(torch.zeros_like(images[:1])).cpu()[0]
     logits, source = (each.cpu() for each in model(images, with_source=True))
     top, predicted = source.argmax(1).tolist(), logits.argmax(1).tolist()
     strongest = model.mapping.sources[:, 0].tolist()  # (T,)

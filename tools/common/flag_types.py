@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path, PurePath
 
 import cfg
@@ -60,6 +61,18 @@ def number_in(least: float, most: float) -> Callable[[str], float]:
         return float(text)
 
     return convert
+
+
+def pixel_distance(text: str) -> float:
+    """The type of --eps: `4/255`, `0.0157`."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(-1)
+    if not 0 <= value <= 1:
+        found = f"a number from 0 to 1 is needed, such as 4/255 or 0.0157, not {text!r}"
+        raise argparse.ArgumentTypeError(found)
+    return float(value)
 
 
 def fraction(text: str) -> float:

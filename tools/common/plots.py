@@ -145,15 +145,14 @@ def prompted_figures(
     """A prompted model's figures by name: `mapping`, a HeatMap, and `prompt` if the prompt learns.
 
     Args:
-        model: has `prompt` and `mapping`.
+        model: has `prompt`, `mapping` and `seen`.
         counter: as `HeatMap` takes it.
         examples: images (N,3,h,w) in [0,1], on the model's device.
     """
 
-    @torch.no_grad()
     def prompt() -> "Figure":
         model.prompt.eval()  # the training of an epoch may have been stopped half way
-        return prompt_figure(model.prompt(examples).cpu(), "the learned prompt around test images")
+        return prompt_figure(model.seen(examples).cpu(), "the learned prompt around test images")
 
     mapping = HeatMap(model, counter, source_names, target_names)
     return {"mapping": mapping, **({"prompt": prompt} if list(model.prompt.parameters()) else {})}

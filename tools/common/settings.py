@@ -52,6 +52,8 @@ _SMM_METHODS = "cnn/smm cnn/watermark_vp"
 _AUTO_METHODS = "cnn/auto_vp cnn/fully_vp clip/fully_vp"
 _WITH_A_BATCH_SIZE = f"{_BLM_METHODS} {_SMM_METHODS} {_AUTO_METHODS} cnn/lor_vp cnn/evp clip/evp clip/vp"
 _WITH_A_BATCH_SIZE += " cnn/acavp clip/acavp clip/attr_vr cnn/bar clip/bar clip/blackvip"
+_WITH_A_BATCH_SIZE += " cnn/dam_vp cnn/c_avp"
+_DAM, _CAVP = "Huang et al., CVPR 2023", "Chen et al., ICASSP 2023"
 _WITH_A_BATCH_SIZE += f" {_ARES_METHODS}"
 _WITH_A_BATCH_SIZE += " clip/dvp clip/rvp"
 _COORDINATED = {  # data set -> BlackVIP's momentum, gamma, c and strength on CLIP's ViT-B/16
@@ -150,6 +152,25 @@ SETTINGS = (
     Setting("clip/vp", _BLACKVIP, values={"precision": "float32"}, when={"black_box": "True"}),
     Setting("clip/bar", _BLACKVIP, values={"precision": "float32"}),
     Setting("cnn/bar clip/blackvip", OURS, values={"precision": "float32"}),
+    # its learning rates and weight decays by data set are not in its code
+    Setting("cnn/dam_vp", _DAM, states="epoch batch_size cluster_images head_lr"),
+    Setting("cnn/dam_vp", _DAM, values={"clusters": "distance:21"}, when={"network": "resnet50_v1"}),
+    Setting(
+        "cnn/dam_vp",
+        _DAM,
+        values={"clusters": "distance:31"},
+        when={"network": "timm:vit_base_patch16_224.augreg_in1k"},
+    ),
+    Setting(
+        "cnn/dam_vp",
+        _DAM,
+        values={"clusters": "distance:10"},
+        when={"network": "timm:vit_base_patch16_224.augreg_in21k"},
+    ),
+    Setting(
+        "cnn/dam_vp", _DAM, values={"clusters": "distance:20"}, when={"network": "timm:swin_base_patch4_window7_224*"}
+    ),
+    Setting("cnn/c_avp", _CAVP, states="lr epoch batch_size prompt_size eps attack_steps margin_weight margins"),
     # two steps an epoch would be too few
     Setting(_WITH_A_BATCH_SIZE, OURS, values={"batch_size": 16}, when={"dataset": "pictures"}),
     Setting(_WITH_A_BATCH_SIZE, OURS, values={"batch_size": 64}, when={"dataset": "digits*"}),

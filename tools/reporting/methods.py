@@ -66,6 +66,8 @@ _ROWS = (
     Method("cnn/acavp", "ACAVP", "#4F7942", "4"),
     Method("cnn/ares", "AReS", "#2F6F6F", "x"),
     Method("cnn/bar", "BAR", "#A6611A", "x"),
+    Method("cnn/dam_vp", "DAM-VP", "#2E8B57", "$D$"),
+    Method("cnn/c_avp", "C-AVP", "#8B0000", "$C$"),
     Method("cnn/linear_probing", "LP", "#56B4E9", "v"),
     Method("cnn/full_finetune", "FF", "#D55E00", "P"),
     Method("clip/zero_shot", "ZS", "#808080", "X"),
