@@ -106,23 +106,12 @@ def main(argv: list[str] | None = None) -> dict:
         print(f"{args.output} is of this checkpoint and these images. Its result:", describe(kept), sep="\n")
         return kept
     attacked = attacked_model(args, model, splits.num_classes) if args.attack else None
-
-    load = partial(
-        build_loader,
-        transforms=transforms,
-        batch_size=args.batch_size,
-        device=args.device,
-        workers=args.workers,
-        gpu_cache_fraction=args.gpu_cache_fraction,
-        cache_folder=cfg.data_path / ".cache",
-    )
-    pieces = pieces_for(args.memory, args.device)
+    load, pieces = loading(args, transforms), pieces_for(args.memory, args.device)
+    calibration = Fit(None, without) if args.calibration else None
+    if validation:
+        own = renumbered(validation, splits.class_names, setup)
+        calibration = fit(model, load(own, label=f"{splits.name} val"), pieces)
     loader = load(test, label=f"{splits.name} test")
-    calibration = None
-    if args.calibration:
-        validation = validation and renumbered(validation, splits.class_names, setup)
-        loaded = validation and load(validation, label=f"{splits.name} val")
-        calibration = fit(model, loaded, pieces) if loaded else Fit(None, without)
     result = on_test_images(model, loader, setup["class_names"], pieces, calibration)
     print(f"{setup['network']} on {setup['dataset']}, {args.checkpoint}: loss {result['loss']:.4f}")
     if attacked:
@@ -138,6 +127,19 @@ def main(argv: list[str] | None = None) -> dict:
         if args.calibration:
             draw(args.output.with_suffix(".png"), result)
     return result
+
+
+def loading(args: argparse.Namespace, transforms: Sequence[Callable]) -> Callable[..., Loader]:
+    """`build_loader` for a split and its label, as the flags say."""
+    return partial(
+        build_loader,
+        transforms=transforms,
+        batch_size=args.batch_size,
+        device=args.device,
+        workers=args.workers,
+        gpu_cache_fraction=args.gpu_cache_fraction,
+        cache_folder=cfg.data_path / ".cache",
+    )
 
 
 def on_test_images(
