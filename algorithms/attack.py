@@ -1,9 +1,11 @@
 """Adversarial images: projected gradient descent within an L-infinity ball."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from algorithms.pieces import Pieces
 
 
 def pgd(
@@ -49,3 +51,44 @@ def log_odds_of_error(logits: Tensor, labels: Tensor) -> Tensor:
     own = labels[:, None]
     others = logits.scatter(1, own, float("-inf")).logsumexp(1)
     return others - logits.gather(1, own)[:, 0]
+
+
+class AttackedLoader:
+    """The batches of a loader, their images attacked by `pgd` so that the model errs.
+
+    Args:
+        loader: batches of images (B,3,h,w) in [0,1] and labels (B,) int64.
+        model: the model that is attacked, in eval mode: images -> logits (B,T), T at least 2.
+        eps, steps: as `pgd` takes them.
+        seed: what the random starts are drawn from. Each pass over the batches draws the same.
+        pieces: in which pieces a batch is computed; None: each batch as a whole.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[tuple[Tensor, Tensor]],
+        model: nn.Module,
+        *,
+        eps: float,
+        steps: int,
+        seed: int = 0,
+        pieces: Pieces | None = None,
+    ):
+        self.loader, self.model, self.eps, self.steps, self.seed = loader, model, eps, steps, seed
+        self.pieces = pieces or Pieces()
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for number, (images, labels) in enumerate(self.loader):
+            with torch.random.fork_rng(devices=[]), torch.enable_grad():  # pieces that need gradients take more memory
+                torch.manual_seed((self.seed * 1_000_003 + number) % 2**63)
+                attacked = self.pieces.compute(self.model, self._attack, images, labels)
+            yield torch.cat(attacked), labels
+
+    def _attack(self, images: Tensor, labels: Tensor) -> Tensor:
+        def loss(attacked: Tensor) -> Tensor:
+            return log_odds_of_error(self.model(attacked), labels)
+
+        return pgd(loss, images, eps=self.eps, steps=self.steps)

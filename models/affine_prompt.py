@@ -65,7 +65,8 @@ class AffineColourVisualPrompt(Part):
 
     def forward(self, x: Tensor) -> Tensor:
         grid = self.grid
-        placed = F.grid_sample(x, grid.to(x.dtype).expand(len(x), -1, -1, -1), align_corners=True)
+        grids = grid.to(x.dtype).expand(x.shape[0], -1, -1, -1)  # len(x) would fix the number of images of an export
+        placed = F.grid_sample(x, grids, align_corners=True)
         return self.gain * placed + self.program * _free(grid)
 
 

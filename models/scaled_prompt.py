@@ -55,5 +55,6 @@ class ScaledVisualPrompt(Part):
         padded = F.pad(x, self.padding)
         # The grid goes from -1 to 1. An output pixel at g shows the input at g / scale.
         grid = F.affine_grid(torch.eye(2, 3, device=x.device, dtype=x.dtype)[None], padded[:1].shape, False)
-        resampled = F.grid_sample(padded, (grid / self.scale).expand(len(x), -1, -1, -1), align_corners=False)
+        grids = (grid / self.scale).expand(x.shape[0], -1, -1, -1)  # len(x) would fix the number of images of an export
+        resampled = F.grid_sample(padded, grids, align_corners=False)
         return resampled + torch.sigmoid(self.program) * self.mask

@@ -34,12 +34,17 @@ def test_no_pixel_moves_more_than_eps_or_leaves_the_range_in_exact_arithmetic(ep
 
 
 def test_each_step_follows_the_sign_of_the_gradient(monkeypatch):
-    """Loss -(x - 0.4)^2 from the start 0.2 with steps of 0.15: 0.35, then 0.5, then back to 0.35."""
+    """Loss -(x - 0.4)^2 from the start 0.2 with steps of 0.15: 0.35, then 0.5, then back to 0.35.
+
+    Loss -(x - 0.62)^2 with steps of 0.25: 0.45, then 0.7, which becomes 0.6, the end of the range; from there up again.
+    """
     monkeypatch.setattr(torch, "rand", lambda shape, dtype: torch.zeros(shape, dtype=dtype))  # the start: the low end
     images = torch.full((1, 1), 0.4, dtype=torch.float64)
     for steps, expected in ((0, 0.2), (1, 0.35), (2, 0.5), (3, 0.35)):
         found = pgd(lambda x: -((x - 0.4) ** 2), images, eps=0.2, steps=steps, step_size=0.15)
         assert found.item() == pytest.approx(expected, abs=1e-12)
+    found = pgd(lambda x: -((x - 0.62) ** 2), images, eps=0.2, steps=3, step_size=0.25)
+    assert found.item() == pytest.approx(0.6, abs=1e-12)
 
 
 def test_a_linear_classifier_is_moved_to_the_worst_corner():

@@ -2,16 +2,21 @@
 
 import io
 import json
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import pytest
 import torch
 from PIL import Image
 from test_experiments import only_run
+from tiny import ROOT
 from torchvision.transforms import v2
 
 import tools.export as export
 from errors import RunError, UserError
+from models.affine_prompt import AffineColourVisualPrompt
+from models.scaled_prompt import ScaledVisualPrompt
 from models.visual_prompt import RandomPatchVisualPrompt
 from tools.load import ImageTransform, Loaded, load_prompted
 
@@ -22,7 +27,8 @@ needs_onnx = pytest.mark.skipif(
 FORMATS = ["torch.export", pytest.param("onnx", marks=[needs_onnx, pytest.mark.slow])]
 old = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6)
 several = pytest.mark.skipif(old, reason="PyTorch 2.4 cannot export torch.func.functional_call; export.py says so")
-SCRIPTS = ["cnn/ilm_vp", "cnn/full_finetune", "clip/evp", "clip/linear_probing", "clip/rvp"]
+SCRIPTS = ["cnn/ilm_vp", "cnn/evp", "cnn/acavp", "cnn/linear_probing", "cnn/full_finetune"]
+SCRIPTS += ["clip/evp", "clip/attr_vr", "clip/linear_probing", "clip/rvp"]
 SCRIPTS += [pytest.param(script, marks=several) for script in ("clip/dvp", "cnn/dam_vp", "cnn/c_avp")]
 
 
@@ -57,6 +63,51 @@ def test_the_file_gives_the_checkpoints_logits(script, kind, run_script, words, 
         with torch.no_grad():
             expected = model(images)
         assert torch.allclose(function(images), expected, rtol=0, atol=1e-4 * expected.abs().max())
+
+
+@pytest.mark.parametrize("prompt", [AffineColourVisualPrompt(16), ScaledVisualPrompt(16, 16, 0.7)])
+def test_a_prompt_that_resamples_fixes_no_batch_size(prompt):
+    """`len(x)` in its forward pass made the batch of the example the only one."""
+    with torch.no_grad():
+        program = export.open_program(export.make_program(prompt, torch.rand(2, 3, 16, 16), ["a"]))
+        for images in (torch.rand(1, 3, 16, 16), torch.rand(5, 3, 16, 16)):
+            assert torch.allclose(program(images), prompt(images), atol=1e-6)
+
+
+IN_ANOTHER_FOLDER = """
+import sys
+sys.path.insert(0, {root!r})
+sys.path.append({tests!r})
+import tiny
+tiny.prepare_process()
+
+from tools.load import load_prompted
+
+for checkpoint in {files!r}:
+    model, transform, class_names = load_prompted(checkpoint, device="cpu")
+    best = model(transform({image!r})[None]).softmax(1)[0].max(0)
+    print(class_names[best.indices], f"{{best.values:.4f}}")
+"""
+
+
+@pytest.mark.slow
+def test_load_prompted_in_a_program_of_another_folder(run_script, words, small, tmp_path):
+    """A folder with modules of the same names as this repository's."""
+    files, expected = [], []
+    image = str(next((small / "test").rglob("*.png")))
+    for script in SCRIPTS:
+        run_script(f"experiments/{script}", *words(f"experiments/{script}"), "--epoch", 1)
+        files.append(str(only_run(f"experiments/{script}") / "best.pth"))
+        (found,) = run_script("tools/predict", "--checkpoint", files[-1], image).values()
+        expected.append(f"{found[0][0]} {found[0][1]:.4f}")
+    elsewhere = tmp_path / "elsewhere"
+    for name in ("models", "tools", "data"):
+        (elsewhere / name).mkdir(parents=True)
+        (elsewhere / name / "__init__.py").write_text("raise SystemExit(1)")
+    names = {"root": str(ROOT), "tests": str(ROOT / "tests"), "files": files, "image": image}
+    command = [sys.executable, "-c", IN_ANOTHER_FOLDER.format(**names)]
+    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines() == expected, done.stderr
 
 
 @pytest.fixture

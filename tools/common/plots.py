@@ -1,6 +1,6 @@
 """The figures of a run: matplotlib objects, drawn without a screen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +117,26 @@ def curves_figure(records: Sequence[dict]) -> "Figure":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
+    return figure
+
+
+def reliability_figure(panels: Mapping[str, Sequence[dict]]) -> "Figure":
+    """Reliability diagrams side by side: the accuracy of the images in each bin of confidence, beside the diagonal.
+
+    Args:
+        panels: title -> bins of equal width from 0 to 1, each with its `accuracy`, None without an image, and its
+            number of `images`.
+    """
+    figure = _figure(figsize=(3.6 * len(panels), 3.6))
+    for axes, (title, bins) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        images = sum(one["images"] for one in bins)
+        for number, one in enumerate(bins):
+            if one["images"]:  # the darker a bar, the more images
+                look = {"color": "tab:blue", "alpha": 0.25 + 0.75 * one["images"] / images, "align": "edge"}
+                axes.bar(number / len(bins), one["accuracy"], 1 / len(bins), **look)
+        axes.plot([0, 1], [0, 1], color="black", lw=0.8, linestyle="--")
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
+        axes.set_title(title, fontsize=9)
     return figure
 
 

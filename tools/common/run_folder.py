@@ -193,7 +193,8 @@ class RunFolder:
         content = states(self._parts) | {"epoch": epoch, "best_acc": summary["test_acc_best"], "setup": self._setup}
         if summary["kept_epoch"] == epoch + 1:
             save_checkpoint(self.path / "best.pth", content)
-            forget(self.path / "corruptions.json")  # evaluate.py made it from the best.pth before
+            for name in ("corruptions.json", "attack.json", "calibration.json", "calibration.png"):
+                forget(self.path / name)  # evaluate.py made it from the best.pth before
         save_checkpoint(self._checkpoint, content, keep_previous=True)
         self._saved_epochs = epoch + 1
         self._write_result("running")

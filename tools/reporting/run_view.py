@@ -2,7 +2,7 @@
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -10,6 +10,7 @@ from PIL import Image
 from tools.common.log import Log
 from tools.common.receipt import summarise
 from tools.common.shell import in_shell
+from tools.reporting.evaluations import read_evaluations
 from tools.reporting.receipts import METRICS, Receipt, number
 
 # file -> its largest width and height in the page, in pixels, and what it shows
@@ -19,6 +20,7 @@ _PICTURES = {
         (800, 800),
         "Heat map of the label mapping: what the test images of each target class are predicted as",
     ),
+    "calibration.png": ((800, 400), "Reliability diagram: accuracy of the test images by confidence"),
 }
 
 
@@ -41,6 +43,7 @@ class RunView:
         records: its epochs, from log.jsonl.
         numbers: the accuracies of METRICS, in [0,1], and the seconds; None for a missing number.
         notes: which of its files could not be read, and why.
+        evaluations: what evaluate.py kept of it, by heading.
     """
 
     receipt: Receipt
@@ -48,6 +51,7 @@ class RunView:
     numbers: dict[str, float | None]
     pictures: list[Picture]
     notes: list[str]
+    evaluations: dict[str, dict[str, object]] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -65,8 +69,8 @@ class RunView:
 
     @property
     def tables(self) -> dict[str, dict[str, str]]:
-        """args.json and result.json in words, without the mapping."""
-        files = {"Arguments": self.receipt.args, "Receipt": self.receipt.result}
+        """args.json and result.json in words, without the mapping, and what evaluate.py kept."""
+        files = {"Arguments": self.receipt.args, "Receipt": self.receipt.result, **self.evaluations}
         return {name: {k: in_words(v) for k, v in file.items() if k != "mapping"} for name, file in files.items()}
 
 
@@ -86,7 +90,8 @@ def view(receipt: Receipt) -> RunView:
                 pictures.append(small_picture(receipt.path / name, largest, text))
         except Exception as error:  # a damaged picture raises nearly anything
             notes.append(f"{name} cannot be read: {' '.join(str(error).split()) or type(error).__name__}.")
-    return RunView(receipt, records, numbers, pictures, notes)
+    evaluations, more = read_evaluations(receipt.path)
+    return RunView(receipt, records, numbers, pictures, [*notes, *more], evaluations)
 
 
 def read_log(path: Path) -> tuple[list[dict], list[str]]:
