@@ -146,3 +146,15 @@ def describe_mapping(counts: Tensor, sources: Tensor) -> dict[str, float]:
     own = (counts.gather(0, sources.T.clamp(min=0)) * (sources.T >= 0)).sum(0)
     used = int(counts[sources[sources >= 0].unique()].sum())
     return {"targets_without_predictions": int((own == 0).sum()), "mapping_precision": int(own.sum()) / max(used, 1)}
+
+
+def name_changes(
+    before: Tensor, after: Tensor, source_names: Sequence[str], target_names: Sequence[str]
+) -> dict[str, str]:
+    """Target name -> name of its new strongest source label, of the targets for which it changed.
+
+    Args:
+        before, after: (T,m) int64, the source labels of each target, the strongest first; -1: none.
+    """
+    strongest = zip(target_names, before[:, 0].tolist(), after[:, 0].tolist(), strict=True)
+    return {target: source_names[new] if new >= 0 else "none" for target, old, new in strongest if new != old}

@@ -35,6 +35,7 @@ from tools.common.command import run_command
 from tools.common.files import write_whole
 from tools.common.machine import ROOT
 from tools.common.shell import in_shell
+from tools.reporting.comparison import Comparison, comparisons
 from tools.reporting.curves import Line, panels, style, swatch
 from tools.reporting.methods import Column, position
 from tools.reporting.published import RECORD
@@ -66,8 +67,9 @@ def main(argv: list[str] | None = None) -> Path:
     tables = [build_table(runs, args) for runs in groups]
     looks = style(sorted({run.column for run in chosen}))
     curves = [each for table in tables for each in curves_of(table, views, looks)]
+    compared = comparisons(views.values(), {table.network: table.shared for table in tables})
     notes += [f"{path}: {note}" for path, run in views.items() for note in run.notes]
-    page = render(args, tables, curves, list(views.values()), notes).encode(errors="replace")
+    page = render(args, tables, curves, compared, list(views.values()), notes).encode(errors="replace")
     write_whole(output, lambda file: file.write_bytes(page))
     print("".join(f"{note}\n" for note in notes), end="")
     print(f"Report of {len(views)} runs, {len(page) / 1e6:.1f} MB: {output}")
@@ -127,7 +129,14 @@ def line_of(column: Column, runs: list[RunView], shared: set[str], look: dict) -
     return Line(column.method, label, logs=[run.records for run in runs], trained=trained, **look)
 
 
-def render(args, tables: list[Table], curves: list[Curves], runs: list[RunView], notes: list[str]) -> str:
+def render(
+    args,
+    tables: list[Table],
+    curves: list[Curves],
+    compared: list[Comparison],
+    runs: list[RunView],
+    notes: list[str],
+) -> str:
     """The page. Jinja2 escapes all text except the SVG, the style and the script, which this repository makes."""
     script, css = ((TEMPLATES / f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     receipts = [run.receipt for run in runs]
@@ -158,6 +167,7 @@ def render(args, tables: list[Table], curves: list[Curves], runs: list[RunView],
         record=RECORD,
         tables=tables,
         curves=curves,
+        compared=compared,
         runs=runs,
         choices=choices,
         notes=notes,
