@@ -6,9 +6,10 @@
 The page needs no server and no internet, and can be read without JavaScript. With JavaScript a reader can sort tables
 and choose methods, networks and data sets. A printed page has the tables, the curves, and the runs that are open.
 
-A run with a prompt takes 40 KB: its prompt 13, its heat map 19, its text the rest. The curves of five methods over 200
-epochs take 190 KB. ILM-VP's table of ImageNet networks has 585 runs; as many runs of 200 epochs made a page of 23 MB
-within a minute. Chromium opened it in two seconds.
+A run with a prompt takes about 45 KB: its prompt 2 to 13, its heat map 23 to 27, its text the rest. How its map changed
+takes 8 KB for 10 targets, up to 80 for a map that never settles. The curves of five methods over 200 epochs take 190
+KB, their comparison on 100 classes 130. A page of 60 runs of 200 epochs with 100 classes took 13 s of one processor and
+4.6 MB.
 """
 
 import sys
