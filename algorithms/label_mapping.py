@@ -182,3 +182,15 @@ def most_varied_features(features: Tensor, num_target: int) -> Tensor:
     """
     deviations = features.std(0, correction=0)
     return deviations.sort(descending=True, stable=True).indices[:num_target].sort().values
+
+
+def name_changes(
+    before: Tensor, after: Tensor, source_names: Sequence[str], target_names: Sequence[str]
+) -> dict[str, str]:
+    """Target name -> name of its new strongest source label, of the targets for which it changed.
+
+    Args:
+        before, after: (T,m) int64, the source labels of each target, the strongest first; -1: none.
+    """
+    strongest = zip(target_names, before[:, 0].tolist(), after[:, 0].tolist(), strict=True)
+    return {target: source_names[new] if new >= 0 else "none" for target, old, new in strongest if new != old}

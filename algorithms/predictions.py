@@ -115,6 +115,37 @@ class SentenceCounter(PredictionCounter):
         self._counts.view(-1).scatter_add_(0, cells, torch.ones_like(cells))
 
 
+class TargetPredictions:
+    """Collects the predicted target of each image of a split, in an evaluation over its loader.
+
+    Args:
+        labels: (N,) int64.
+        positions: (n,) int64, which of the N images this process evaluates, in their order.
+    """
+
+    def __init__(self, labels: Tensor, positions: Tensor):
+        self.labels, self._positions = labels, positions
+        self._batches: list[Tensor] = []
+
+    @torch.no_grad()
+    def __call__(self, target_logits: Tensor, labels: Tensor) -> None:
+        """Adds a batch, (B,T) and (B,)."""
+        self._batches.append(target_logits.argmax(1))
+
+    def take(self) -> Tensor:
+        """(N,) int64 on the CPU: the prediction of every image. Collecting starts anew. All processes must call it."""
+        predicted = torch.zeros_like(self.labels)
+        if self._batches:
+            predicted[self._positions] = torch.cat(self._batches).cpu()
+        self._batches = []
+        return all_sum(predicted)
+
+
+def confusion(predicted: Tensor, labels: Tensor, num_target: int) -> Tensor:
+    """(T,T) int64: how many images of each target (second axis) are predicted as each target (first axis)."""
+    return torch.bincount(predicted * num_target + labels, minlength=num_target**2).view(num_target, num_target)
+
+
 @torch.no_grad()
 def count_predictions(
     source_logits: Callable[[Tensor], Tensor],

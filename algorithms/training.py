@@ -208,6 +208,7 @@ def fit(
     on_epoch_end: Callable[[int, dict], None] = lambda epoch, record: None,
     observe_train: Observer | None = None,
     observe_test: Observer | None = None,
+    observe_targets: Observer | None = None,
     pieces: Pieces | None = None,
     loss: Loss = cross_entropy,
 ) -> None:
@@ -224,6 +225,7 @@ def fit(
         on_epoch_end: called with the epoch and its record: train_, val_, test_ + loss and acc, lr, seconds, and
             images_per_second (of training alone).
         observe_train, observe_test: see `train_one_epoch` and `evaluate`, for these two splits.
+        observe_targets: see `evaluate`, for the test split.
         pieces: in which pieces batches are computed; None: each batch as a whole.
         loss: what training minimises. The loss of val and test is the cross-entropy.
 
@@ -253,8 +255,8 @@ def fit(
             scheduler.step()
         if data.val is not None:
             results["val"] = evaluate(model, data.val, pieces=pieces, description=f"{label} validation")
-        testing = {"observe": observe_test, "pieces": pieces, "description": f"{label} test"}
-        results["test"] = evaluate(model, data.test, **testing)
+        testing = {"observe": observe_test, "observe_targets": observe_targets, "pieces": pieces}
+        results["test"] = evaluate(model, data.test, **testing, description=f"{label} test")
         for split, metrics in results.items():
             if not math.isfinite(metrics["loss"]):  # the epoch's last step broke the model: not to be saved
                 raise NonFiniteLoss(f"the {split} loss is {metrics['loss']} after epoch {epoch + 1}")

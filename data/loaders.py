@@ -171,6 +171,12 @@ class Loader:
             yield as_floats(images, self.device), labels[self._part]
 
     @property
+    def positions(self) -> Tensor:
+        """(n,) int64: which of the N images this process gets from a loader that does not shuffle, in order."""
+        batches = torch.arange(len(self.labels)).split(self._sizes)
+        return torch.cat([batch[self._part] for batch in batches])
+
+    @property
     def examples(self) -> Tensor:
         """At most four images from all over the split, (n,3,h,w) float32 in [0,1]."""
         positions = torch.linspace(0, len(self.labels) - 1, min(4, len(self.labels))).long()

@@ -466,3 +466,16 @@ def test_parts_of_a_batch_that_a_lone_image_has_joined():
     assert [len(batch) for batch in whole_batches] == [4, 5]
     for number, batch in enumerate(whole_batches):
         assert [batches[start][number] for start in range(3)] == [batch[start::3] for start in range(3)]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_the_positions_of_what_each_process_gets(processes):
+    """Of 9 images in batches of 4 the processes get each once; the last batch has none for some of five processes."""
+    split, positions = numbered(9).test, []
+    for rank in range(processes):
+        part = slice(rank, None, processes)
+        loader = build_loader(split, [], "x", batch_size=4, device=CPU, workers=0, cache_folder=None, part=part)
+        images = [number for images, _ in loader for number in numbers(images)]
+        assert images == loader.positions.tolist()
+        positions += images
+    assert sorted(positions) == list(range(9))

@@ -50,11 +50,17 @@ def torchrun(
     return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def read(script: str) -> tuple[dict, list[dict], dict]:
-    """Receipt, log and checkpoint of a script's one run."""
+def read(script: str) -> tuple[dict, list[dict], dict, dict]:
+    """Receipt, log, checkpoint and test predictions of a script's one run."""
     run = only_run(script)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return json.loads((run / "result.json").read_text()), log, torch.load(run / "ckpt.pth", weights_only=True)
+    predictions = json.loads((run / "test_predictions.json").read_text())
+    return (
+        json.loads((run / "result.json").read_text()),
+        log,
+        torch.load(run / "ckpt.pth", weights_only=True),
+        predictions,
+    )
 
 
 def assert_close(one, two, where: str) -> None:
@@ -107,7 +113,7 @@ def test_several_processes_give_the_numbers_of_one(
         monkeypatch.setattr(cfg, "results_path", tmp_path / "two")
         two = read(script)
         assert (one[0]["processes"], two[0]["processes"]) == (1, processes)
-        for part in range(3):
+        for part in range(4):
             assert_close(one[part], two[part], script)
 
 

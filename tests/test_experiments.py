@@ -15,6 +15,7 @@ from errors import RunError, UserError
 from models.network_source import NETWORKS
 from models.networks import Network
 from tools.common.run_folder import RunFolder
+from tools.reporting.drawings import sources_by_epoch
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("small")]
 
@@ -109,6 +110,10 @@ def test_a_run_leaves_its_receipt(script, run_script, words, capsys, figures):
     }
     assert {name: result[name] for name in expected} == expected
     assert all(0 <= line[f"{split}_acc"] <= 1 for line in lines for split in ("train", "val", "test"))
+    told = json.loads((run / "test_predictions.json").read_text())
+    assert (told["epoch"], told["class_names"]) == (2, ["ant", "bee", "cow", "doe"])
+    right = [label == predicted for label, predicted in zip(told["labels"], told["predicted"], strict=True)]
+    assert (len(right), sum(right) / 20) == (20, lines[-1]["test_acc"])
     saved = checkpoint(run / "ckpt.pth")
     assert {METHODS[script], "optimizer_dict", "epoch", "best_acc", "setup"} <= saved.keys()
     assert (saved["epoch"], saved["best_acc"]) == (1, result["test_acc_best"])
@@ -209,6 +214,9 @@ def test_the_methods_differ_in_their_map_alone(run_script):
     assert [line.get("remapped") for line in flm] == [1.0, None, None]
     assert ilm[0]["remapped"] == 1.0
     assert all(0 <= line["remapped"] <= 1 for line in ilm)
+    assert all(len(line["new_sources"]) == 4 * line["remapped"] for line in ilm)
+    last = sources_by_epoch(ilm)[-1]
+    assert last == json.loads((run / "result.json").read_text())["mapping"]
     times = ("seconds", "images_per_second", "figure_seconds")
     assert all(ilm[0][key] == flm[0][key] for key in flm[0] if key not in times)  # the first map is the same
     assert not torch.equal(maps[ILM_VP[0]], maps[ILM_VP[1]])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import Calls
 
-from algorithms.predictions import PredictionCounter, count_predictions
+from algorithms.predictions import PredictionCounter, TargetPredictions, confusion, count_predictions
 
 pytestmark = pytest.mark.numeric
 
@@ -100,3 +100,16 @@ def test_counting_takes_few_operations_and_reads_nothing_from_the_device():
     with Calls() as calls:
         counter(logits, labels)
     assert len(calls.names) <= 5 and "aten.scatter_add_" in calls.names
+
+
+def test_the_prediction_of_each_image(monkeypatch):
+    """This process evaluates images 0, 2 and 3 of 5; another one brings the predictions of the others."""
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    found = TargetPredictions(labels, torch.tensor([0, 2, 3]))
+    found(torch.eye(3)[[2, 1]], labels[[0, 2]])
+    found(torch.eye(3)[[0]], labels[[3]])
+    monkeypatch.setattr("algorithms.predictions.all_sum", lambda mine: mine + torch.tensor([0, 1, 0, 0, 2]))
+    predicted = found.take()
+    assert predicted.tolist() == [2, 1, 1, 0, 2]
+    assert found.take().tolist() == [0, 1, 0, 0, 2]  # nothing is left of this process
+    assert confusion(predicted, labels, 3).tolist() == [[1, 0, 0], [0, 1, 1], [1, 1, 0]]

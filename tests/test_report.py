@@ -103,7 +103,8 @@ def test_it_is_one_file_that_needs_no_other(page):
     assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
     ids = found.values("id")
     assert len(ids) == len(set(ids))
-    assert {link[1:] for link in (*found.values("href"), *found.values("xlink:href"))} <= set(ids)
+    links = {link for link in (*found.values("href"), *found.values("xlink:href")) if link.startswith("#")}
+    assert {link[1:] for link in links} <= set(ids)
 
 
 def test_every_run_is_there_with_its_pictures_and_receipt(page, results):
@@ -118,12 +119,13 @@ def test_every_run_is_there_with_its_pictures_and_receipt(page, results):
             assert result["git_commit"] in found.text
     pictures = list(results.glob("*/*/*/prompt.png")) + list(results.glob("*/*/*/mapping.png"))
     images = [own for tag, own in found.elements if tag == "img"]
-    assert len(images) == len(pictures) and {own["loading"] for own in images} == {"lazy"}
+    assert len(found.html.split('id="runs"')[1].split("<img ")) == 1 + len(pictures)
+    assert {own["loading"] for own in images} == {"lazy"}
     assert all(len(own["alt"]) > 20 for own in images)
     for own in images:
         with Image.open(BytesIO(base64.b64decode(own["src"].partition(",")[2]))) as image:
             assert (image.format, image.size) == ("WEBP", (int(own["width"]), int(own["height"])))
-            assert max(image.size) <= 800
+            assert max(image.size) <= 1200
 
 
 def test_the_tables_are_those_of_results_table(page, results, run_script):
@@ -197,10 +199,8 @@ def test_damaged_files_are_named_and_the_rest_is_made(page, results, capsys):
         assert f"{where}: {what}" in told and f"{where}: {what}" in found.text
     assert "linear_probing" in told and "It is damaged" in found.text
     assert "Report of 8 runs" in told
-    assert (
-        len(found.values("src", "img"))
-        == len([*results.glob("*/*/*/prompt.png"), *results.glob("*/*/*/mapping.png")]) - 2
-    )
+    pictures = [*results.glob("*/*/*/prompt.png"), *results.glob("*/*/*/mapping.png")]
+    assert len(found.html.split('id="runs"')[1].split("<img ")) == 1 + len(pictures) - 2
 
 
 def test_flags_choose_runs(page, results, tmp_path, capsys):
@@ -245,6 +245,56 @@ def test_a_script_of_the_users_own_is_in_table_and_report(page, results, run_scr
     colours = set(re.findall("stroke: (#[0-9a-f]{6})", line))
     assert len(colours) == 1 and not colours & {row.colour.lower() for row in METHODS.values()}
     assert f"stroke: {colours.pop()}" in found.split('<g data-method="cnn/my_method">')[1]
+
+
+# Side by side -------------------------------------------------------------------------------------------------------
+
+
+def test_methods_stand_side_by_side(page, results):
+    """Prompts, a confusion matrix a method, images that only some get right, and how ILM's map changed."""
+    found = page("--network", "tiny").html
+    (compared,) = re.findall(r'<section id="compared">.*?(?=<section id="runs">)', found, re.DOTALL)
+    first, second = compared.split('<section data-network="tiny" data-dataset="')[1:]
+    for words in ("FLM-VP", "ILM-VP, 2 seeds.", "LP. ", "Most frequent mistakes", "right \\ wrong"):
+        assert words in first, words
+    assert first.count("<svg") == 3 and second.count("<svg") == 1 and "right \\ wrong" not in second
+    assert first.count('alt="The learned prompt on test images: ') == 2
+    assert first.count('alt="test image ') > 0 and "The pictures of the test images are missing" not in first
+    right = {}
+    for script in ("flm_vp", "linear_probing"):
+        (run,) = results.glob(f"cnn/{script}/tiny_small_seed7*")
+        content = read_json(run / "test_predictions.json")
+        right[script] = [a == b for a, b in zip(content["labels"], content["predicted"], strict=True)]
+        assert sum(right[script]) == round(20 * read_json(run / "result.json")["test_acc_last"])
+    wins = sum(a and not b for a, b in zip(right["flm_vp"], right["linear_probing"], strict=True))
+    (row,) = re.findall(r'<th scope="row">FLM-VP.*?</tr>', first, re.DOTALL)
+    assert re.findall(r">(\d*)</td>", row)[0] == "" and re.findall(r">(\d*)</td>", row)[-1] == str(wins)
+
+
+def test_what_is_missing_for_the_comparison_is_told(page, results):
+    """A run of an earlier version, damaged predictions, a run on other images, one with other class names."""
+    runs = {path.name: path for path in results.glob("cnn/ilm_vp/tiny*")}
+    first, second = (runs[f"tiny_small_seed{seed}_epoch3"] for seed in (7, 8))
+    (first / "test_predictions.json").unlink()
+    (second / "test_predictions.json").write_text('{"class_names": ["ant"], "labels": [0, 7], "predicted": [0, 0]}')
+    (probing,) = results.glob("cnn/linear_probing/*")
+    result = read_json(probing / "result.json")
+    result["data"] |= {"test": "others"}
+    (probing / "result.json").write_text(json.dumps(result))
+    (stopped,) = results.glob("cnn/flm_vp/stopped")
+    content = read_json(stopped / "test_predictions.json")
+    (stopped / "test_predictions.json").write_text(json.dumps(content | {"class_names": ["a", "b", "c", "d"]}))
+    found = page("--network", "tiny").text
+    assert "test_predictions.json cannot be used: it has numbers of classes outside of 0 to 0." in found
+    assert "ILM-VP" in found and ": 2 runs without test_predictions.json." in found
+    assert ": 1 run on other test images." in found
+    assert ": 1 run whose test_predictions.json has other labels." in found
+
+
+def test_without_the_images_their_numbers_are_shown(page, results, monkeypatch, tmp_path):
+    monkeypatch.setattr(cfg, "data_path", tmp_path)
+    found = page("--network", "tiny").text
+    assert "The pictures of the test images are missing" in found and re.search(r"number \d", found)
 
 
 # Curves -------------------------------------------------------------------------------------------------------------
@@ -368,7 +418,7 @@ def test_it_renders_and_asks_for_nothing(browser):
     images = browser.find_elements(By.TAG_NAME, "img")
     widths = [str(width) for width in browser.execute_script(decoded)]
     assert widths == [image.get_dom_attribute("width") for image in images]
-    assert len(shown(browser, "figure svg")) == len(shown(browser, "figure div[role=img]")) > 4
+    assert len(shown(browser, "figure svg")) == len(shown(browser, "figure div[role=img]")) > 8
     assert browser.execute_script("return window.broken") is None
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}

@@ -81,6 +81,22 @@ def heat_maps(monkeypatch) -> list[tuple]:
     return drawn
 
 
+def test_the_heat_map_shows_predictions_over_all_sources_and_among_the_targets():
+    counts = torch.tensor([[3, 0], [0, 1], [0, 0], [1, 3]])  # (S,T): 4 images of each target
+    confused = torch.tensor([[4, 1], [0, 3]])
+    figure = plots.mapping_figure(
+        counts, torch.tensor([[0], [1]]), confused, ["tench", "cock", "hen", "kite"], ["a", "b"]
+    )
+    left, right, _ = figure.axes
+    assert left.images[0].get_array().tolist() == [[0.75, 0], [0, 0.25], [0.25, 0.75]]
+    assert right.images[0].get_array().tolist() == [[1, 0.25], [0, 0.75], [0, 0]]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["tench", "cock", "(any other)"]
+    assert [axes.get_title() for axes in (left, right)] == [
+        "Most probable of all 4 source labels",
+        "Most probable of the 2 targets: what accuracy counts",
+    ]
+
+
 def test_figures_are_drawn_now_and_then_and_at_the_end(run_script, heat_maps, monkeypatch):
     run_script(SCRIPT, *SMALL, "--epoch", 4)
     run = folder(SCRIPT, "tiny_small_seed7_epoch4")

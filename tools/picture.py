@@ -26,8 +26,8 @@ from tools.common.checkpoint import open_checkpoint
 from tools.common.command import run_command
 from tools.common.files import write_whole
 from tools.common.flag_types import positive_int
-from tools.common.plots import short
 from tools.common.precision import checkpoint_precision
+from tools.common.words import short
 
 
 def main(argv: list[str] | None = None) -> Path:

@@ -36,8 +36,9 @@ from tools.common.args import Parser, add_checkpoint_flags
 from tools.common.command import run_command
 from tools.common.files import forget, write_whole
 from tools.common.flag_types import new_file, positive_int, whole_number_in
-from tools.common.plots import save, sheet_figure, short
+from tools.common.plots import save, sheet_figure
 from tools.common.predictions import Mistake, Predictions, write_csv
+from tools.common.words import short
 from tools.load import Loaded, load
 
 TOP = 5

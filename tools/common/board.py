@@ -33,12 +33,15 @@ class Board:
     def show(self, record: dict, pictures: list[Path]) -> None:
         """Adds an epoch's numbers and its PNG files, under their names, at the epoch of the record.
 
+        An entry that is no number, such as `new_sources`, is in log.jsonl alone.
+
         Raises:
             RunError: the disk is full.
         """
         try:
             for name, value in record.items():
-                self._writer.add_scalar(name, value, record["epoch"])
+                if not isinstance(value, dict):
+                    self._writer.add_scalar(name, value, record["epoch"])
             for file in pictures:
                 self._writer.add_image(file.stem, np.asarray(Image.open(file)), record["epoch"], dataformats="HWC")
             self._writer.flush()

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from tools.common import plots
 
 _SECONDS_BETWEEN_MAPS = 30  # drawing one may take longer than an epoch
@@ -21,11 +23,15 @@ class Figures:
         """Asks for the figures of a prompted model, as `plots.prompted_figures` takes it."""
         self._prompted = plots.prompted_figures(model, counter, examples, model.network.class_names, target_names)
 
-    def draw_map(self, is_last: bool) -> list[Path]:
-        """Draws the heat map, if there is one, after the last epoch, and else if the last drawing was long ago."""
+    def draw_map(self, confused: Tensor, is_last: bool) -> list[Path]:
+        """Draws the heat map, if there is one, after the last epoch, and else if the last drawing was long ago.
+
+        Args:
+            confused: the confusion matrix of the test images, (T,T) int64.
+        """
         if "mapping" not in self._prompted:
             return []
-        self._prompted["mapping"].note()
+        self._prompted["mapping"].note(confused)
         self._map_is_drawn = is_last or time.monotonic() - self._drawn_at >= _SECONDS_BETWEEN_MAPS
         if not self._map_is_drawn:
             return []

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from tools.common.files import write_whole
+from tools.common.words import short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 10  # targets in a heat map
-_LONGEST = 30  # characters of a class name or text prompt that still fit beside a heat map
 
 
 def _figure(**how) -> "Figure":
@@ -23,12 +23,6 @@ def _figure(**how) -> "Figure":
     return Figure(layout="constrained", **how)
 
 
-def short(name: str, longest: int = _LONGEST) -> str:
-    """Cut in the middle: a text prompt's class name stands at its end."""
-    half = longest // 2
-    return name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}"
-
-
 def save(figure: "Figure", file: Path) -> Path:
     """Writes a PNG and returns where it is."""
     write_whole(file, lambda temporary: figure.savefig(temporary, dpi=110))
@@ -36,52 +30,63 @@ def save(figure: "Figure", file: Path) -> Path:
 
 
 def mapping_figure(
-    counts: Tensor, sources: Tensor, source_names: Sequence[str], target_names: Sequence[str], most: int = _MOST
+    counts: Tensor,
+    sources: Tensor,
+    confused: Tensor,
+    source_names: Sequence[str],
+    target_names: Sequence[str],
+    most: int = _MOST,
 ) -> "Figure":
-    """For the first `most` targets: their source labels, and how often the network predicts these.
+    """For the first `most` targets: what their images are predicted as, over all source labels and among the targets.
 
-    Cell (i, j) is the fraction of the images of target j that the network predicts as a source label of target i. The
-    last row holds all other predictions. A good map has a bright diagonal.
+    On the left cell (i, j) is the fraction of the images of target j that the network predicts as a source label of
+    target i; the last row holds all other source labels. On the right it is the fraction that the mapping predicts as
+    target i; the last row holds the targets that are not shown. So the right diagonal is each target's accuracy.
 
     Args:
         counts: (S,T) int64, how many images of each target are predicted as each source label.
-        sources: (T,m) int64, the source labels of each target; -1: none. Columns and rows after the first `most` may
-            be left out.
+        sources: (T,m) int64, the source labels of each target; -1: none.
+        confused: (T,T) int64, how many images of each target (second axis) are predicted as each target (first axis).
+            Of all three, columns and rows of targets after the first `most` may be left out.
     """
     shown = min(most, len(sources))
     sources = sources[:shown]
     chosen = counts[sources.clamp(min=0), :shown] * (sources >= 0)[..., None]  # (shown, m, shown)
-    rows = chosen.sum(1).float()
-    totals = counts[:, :shown].sum(0).clamp(min=1)
-    fractions = torch.cat([rows, (totals - rows.sum(0)).clamp(min=0)[None]]) / totals
+    totals = counts[:, :shown].sum(0)
     labels = [short(", ".join(source_names[s] for s in own if s >= 0)) for own in sources.tolist()] + ["(any other)"]
-    figure = _figure(figsize=(3.9 + 0.62 * shown, 2.2 + 0.5 * shown))
-    axes = figure.subplots()
-    image = axes.imshow(fractions.numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")
     targets = [short(name) for name in target_names[:shown]]
-    axes.set_xticks(range(shown), targets, rotation=40, ha="right", parse_math=False)
-    axes.set_yticks(range(shown + 1), labels, parse_math=False)
-    axes.set_xlabel("target class of the test images")
-    axes.set_ylabel("predicted source class")
-    for i, j in ((i, j) for i in range(shown + 1) for j in range(shown) if fractions[i, j] >= 0.005):
-        colour = "white" if fractions[i, j] > 0.6 else "black"
-        axes.text(j, i, f"{fractions[i, j]:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    axes.set_title(
-        f"Top prediction over all {len(source_names)} source classes, for {shown} of {len(target_names)} targets."
-        "\nAccuracy compares target logits, not these top predictions.",
-        fontsize=8,
-    )
-    figure.colorbar(image, label="fraction of the target's images")
+    figure = _figure(figsize=(4.2 + 1.04 * shown, 2.4 + 0.42 * shown))
+    panels = {
+        f"Most probable of all {len(source_names)} source labels": chosen.sum(1),
+        f"Most probable of the {len(target_names)} targets: what accuracy counts": confused[:shown, :shown],
+    }
+    grid = figure.subplots(1, 2, sharey=True)
+    for axes, (title, rows) in zip(grid, panels.items(), strict=True):
+        image = _fractions(axes, torch.cat([rows, (totals - rows.sum(0)).clamp(min=0)[None]]) / totals.clamp(min=1))
+        axes.set_xticks(range(shown), targets, rotation=40, ha="right", parse_math=False)
+        axes.set_title(title, fontsize=9)
+    grid[0].set_yticks(range(shown + 1), labels, parse_math=False)
+    grid[0].set_ylabel("predicted, by source label")
+    figure.supxlabel(f"target class of the test images, {shown} of {len(target_names)}", fontsize=10)
+    figure.colorbar(image, ax=grid, label="fraction of the target's images")
     return figure
 
 
-def prompt_figure(images: Tensor, title: str) -> "Figure":
+def _fractions(axes, fractions: Tensor):
+    """Draws values (rows, columns) in [0,1] as colours with numbers; returns the image for a colour bar."""
+    image = axes.imshow(fractions.numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    for i, j in (fractions >= 0.005).nonzero().tolist():
+        colour = "white" if fractions[i, j] > 0.6 else "black"
+        axes.text(j, i, f"{fractions[i, j]:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    return image
+
+
+def prompt_figure(images: Tensor) -> "Figure":
     """Prompted examples as the network sees them, in a row: images (N,3,H,W) in [0,1]; values outside are clipped."""
-    figure = _figure(figsize=(2.6 * len(images), 3))
+    figure = _figure(figsize=(2.6 * len(images), 2.6))
     for axes, image in zip(figure.subplots(1, len(images), squeeze=False)[0], images, strict=True):
         axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
         axes.axis("off")
-    figure.suptitle(title, fontsize=9)
     return figure
 
 
@@ -151,9 +156,10 @@ class HeatMap:
     def __init__(self, model, counter, source_names: Sequence[str], target_names: Sequence[str]):
         self._model, self._counter, self._names = model, counter, (source_names, target_names)
 
-    def note(self) -> None:
-        """All processes must call it."""
-        self._noted = self._counter.take().counts[:, :_MOST].clone(), self._model.mapping.sources[:_MOST].cpu().clone()
+    def note(self, confused: Tensor) -> None:
+        """Notes the map, the counter's predictions and the confusion matrix (T,T). All processes must call it."""
+        counts, sources = self._counter.take().counts, self._model.mapping.sources
+        self._noted = counts[:, :_MOST].clone(), sources[:_MOST].cpu().clone(), confused[:_MOST, :_MOST].clone()
 
     def __call__(self) -> "Figure":
         return mapping_figure(*self._noted, *self._names)
@@ -172,7 +178,7 @@ def prompted_figures(
 
     def prompt() -> "Figure":
         model.prompt.eval()  # the training of an epoch may have been stopped half way
-        return prompt_figure(model.seen(examples).cpu(), "the learned prompt around test images")
+        return prompt_figure(model.seen(examples).cpu())
 
     mapping = HeatMap(model, counter, source_names, target_names)
     return {"mapping": mapping, **({"prompt": prompt} if list(model.prompt.parameters()) else {})}

@@ -1,12 +1,15 @@
-"""What a model says of many images; the CSV that keeps it; which of its mistakes are the worst."""
+"""What a model says of many images; the files that keep it; which of its mistakes are the worst."""
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from tools.common.files import write_whole
 
 
 class Prediction(NamedTuple):
@@ -96,6 +99,20 @@ def write_csv(path: Path, predictions: Predictions) -> None:
             true = [names[labels[position]] if labels[position] >= 0 else ""] if labels else []
             error = _cell(predictions.damaged.get(position, ""))
             writer.writerow([f"./{name}" if _is_formula(name) else name, *cells, *true, error])
+
+
+def write_test_predictions(
+    folder: Path, epoch: int, class_names: Sequence[str], labels: Tensor, predicted: Tensor
+) -> None:
+    """Writes a run's `test_predictions.json`: the label and the prediction (N,) of each test image, in order."""
+    content = {
+        "epoch": epoch,
+        "class_names": [*class_names],
+        "labels": labels.tolist(),
+        "predicted": predicted.tolist(),
+    }
+    text = json.dumps(content, separators=(",", ":"))
+    write_whole(folder / "test_predictions.json", lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _is_formula(text: str) -> bool:

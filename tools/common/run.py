@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 import cfg
 from algorithms.distributed import world_size
-from algorithms.label_mapping import describe_mapping
+from algorithms.label_mapping import describe_mapping, name_changes
 from algorithms.losses import Loss, cross_entropy
 from algorithms.mapping_rules import ALL_MAPPINGS
-from algorithms.predictions import PredictionCounter, Predictions, count_predictions
+from algorithms.predictions import PredictionCounter, Predictions, TargetPredictions, count_predictions
 from algorithms.training import Observer, evaluate, fit, progress
 from errors import UserError
 from tools.common.args import Parser, check_cuda_graph, selection
@@ -202,9 +202,10 @@ class Run:
             tested = self._drawn_counter(model, data)
             if getattr(self.args, "mapping_source", None) == "train":
                 self._training_counter = parts["counter_dict"] = self._counter(model)
-            on_epoch_start = self._recorded(on_epoch_start, mapping)
+            on_epoch_start = self._recorded(on_epoch_start, model, data.class_names)
         setup = {**data.setup, **(network.setup if network else {}), **model.setup}
         start_epoch = self.folder.track(setup, data.dataset.sizes, parts)
+        self.folder.tested = TargetPredictions(data.test.labels, data.test.positions)
         fit(
             model,
             data,
@@ -220,6 +221,7 @@ class Run:
             on_epoch_end=asked.end_epoch,
             observe_train=observe_train or self._training_counter,
             observe_test=tested,
+            observe_targets=self.folder.tested,
             pieces=self.pieces,
             loss=loss,
         )
@@ -238,9 +240,11 @@ class Run:
         """
         counter = self._drawn_counter(model, data)
         self.folder.track({**data.setup, **model.setup}, data.dataset.sizes, model.saved)
+        targets = self.folder.tested = TargetPredictions(data.test.labels, data.test.positions)
         if not self.folder.log.records:  # else an earlier start stopped just before its end
             begin = time.perf_counter()
-            result = evaluate(model, data.test, observe=counter, pieces=self.pieces, description="test")
+            observers = {"observe": counter, "observe_targets": targets}
+            result = evaluate(model, data.test, **observers, pieces=self.pieces, description="test")
             seconds = {"seconds": time.perf_counter() - begin}
             self.folder.end_epoch(0, {f"test_{name}": value for name, value in result.items()} | seconds)
         asked = getattr(model.network, "questions", None)
@@ -256,15 +260,21 @@ class Run:
         self.folder.figures.of_prompted(model, data.class_names, data.test.examples, counter)
         return counter
 
-    def _recorded(self, on_epoch_start: Callable[[int], dict | None], mapping) -> Callable[[int], dict]:
+    def _recorded(
+        self, on_epoch_start: Callable[[int], dict | None], model, target_names: Sequence[str]
+    ) -> Callable[[int], dict]:
         """`on_epoch_start`, whose record also tells what became of the mapping."""
+        mapping = model.mapping
 
         def start(epoch: int) -> dict:
             counted = epoch > 0 and self._training_counter is not None
             self._predictions, self._trained = None, self._training_counter.take() if counted else None
-            mapping.changed = None
+            mapping.changed, before = None, mapping.sources.clone()
             own = on_epoch_start(epoch) or {}
             record = self._mapping_record(mapping) | own
+            if mapping.changed is not None:
+                names = model.network.class_names, target_names
+                record["new_sources"] = name_changes(before, mapping.sources, *names)
             self._predictions = self._trained = None  # hundreds of MB, for many text prompts
             return record
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import cfg
 from algorithms.distributed import agree, world_size
+from algorithms.predictions import TargetPredictions, confusion
 from errors import RunError, UserError
 from tools.common.args import Parser
 from tools.common.board import Board
@@ -22,6 +23,7 @@ from tools.common.log import Log
 from tools.common.machine import environment, without_old_objects
 from tools.common.naming import CLIP, MACHINE, PLACE, differences, run_name, setting
 from tools.common.network_names import network_name
+from tools.common.predictions import write_test_predictions
 from tools.common.processes import is_first, launched
 from tools.common.receipt import collapse, describe, summarise
 from tools.common.settings import origins
@@ -40,6 +42,7 @@ class RunFolder:
         precision: "float32", "bfloat16" or "float16". Once the folder is open, it is that of the run's first start.
         log: the epochs.
         figures: what is drawn of the run.
+        tested: what evaluation predicts for the test images; to be set before an epoch ends.
         receipt: entries that result.json gets besides the numbers.
         result: the receipt of the finished run; None before.
     """
@@ -52,6 +55,7 @@ class RunFolder:
         self.receipt: dict[str, Any] = {}
         self.result: dict | None = None
         self.figures = Figures(self.path)
+        self.tested: TargetPredictions | None = None
         self._parts: dict[str, Any] = {}
         self._saved_epochs = 0
         self._earlier: dict[str, Any] = {}  # args.json of an earlier start
@@ -184,9 +188,12 @@ class RunFolder:
     def end_epoch(self, epoch: int, record: dict) -> None:
         """Writes the epoch's record, pictures, checkpoint and receipt. `epoch` counts from 0, the record from 1."""
         begin = time.monotonic()
-        pictures = self.figures.draw_map(is_last=epoch + 1 >= self.args.epoch)
+        predicted, labels, names = self.tested.take(), self.tested.labels, self._setup["class_names"]
+        confused = confusion(predicted, labels, len(names))
+        pictures = self.figures.draw_map(confused, is_last=epoch + 1 >= self.args.epoch)
         record = {"epoch": epoch + 1, **record, "figure_seconds": time.monotonic() - begin}
         self.log.append(record)
+        write_test_predictions(self.path, epoch + 1, names, labels, predicted)
         if self._board:
             self._board.show(record, pictures)
         summary = summarise(self.log.records)

@@ -1,7 +1,5 @@
 """A run as a page shows it: its numbers in words, small pictures, and notes on files that could not be read."""
 
-import base64
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,15 +8,18 @@ from PIL import Image
 from tools.common.log import Log
 from tools.common.receipt import summarise
 from tools.common.shell import in_shell
+from tools.reporting.drawings import Flow, flow, web_picture
 from tools.reporting.evaluations import read_evaluations
 from tools.reporting.receipts import METRICS, Receipt, number
+from tools.reporting.run_predictions import RunPredictions, read_predictions
 
 # file -> its largest width and height in the page, in pixels, and what it shows
 _PICTURES = {
-    "prompt.png": ((800, 320), "The learned prompt around test images"),
+    "prompt.png": ((800, 320), "The learned prompt on test images"),
     "mapping.png": (
-        (800, 800),
-        "Heat map of the label mapping: what the test images of each target class are predicted as",
+        (1200, 800),
+        "The label mapping: what the test images of each target class are predicted as, over all source classes and"
+        " among the targets",
     ),
     "calibration.png": ((800, 400), "Reliability diagram: accuracy of the test images by confidence"),
 }
@@ -42,6 +43,8 @@ class RunView:
     Args:
         records: its epochs, from log.jsonl.
         numbers: the accuracies of METRICS, in [0,1], and the seconds; None for a missing number.
+        predictions: of the test images after its last epoch; None if they are not told.
+        flow: how its label mapping changed; None if it did not change after the first epoch, or the log does not say.
         notes: which of its files could not be read, and why.
         evaluations: what evaluate.py kept of it, by heading.
     """
@@ -50,6 +53,8 @@ class RunView:
     records: list[dict]
     numbers: dict[str, float | None]
     pictures: list[Picture]
+    predictions: RunPredictions | None
+    flow: Flow | None
     notes: list[str]
     evaluations: dict[str, dict[str, object]] = field(default_factory=dict)
 
@@ -90,8 +95,14 @@ def view(receipt: Receipt) -> RunView:
                 pictures.append(small_picture(receipt.path / name, largest, text))
         except Exception as error:  # a damaged picture raises nearly anything
             notes.append(f"{name} cannot be read: {' '.join(str(error).split()) or type(error).__name__}.")
+    predictions = None
+    try:
+        predictions = read_predictions(receipt.path)
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        notes.append(f"test_predictions.json cannot be used: {' '.join(str(error).split())}.")
     evaluations, more = read_evaluations(receipt.path)
-    return RunView(receipt, records, numbers, pictures, [*notes, *more], evaluations)
+    notes += more
+    return RunView(receipt, records, numbers, pictures, predictions, flow(records), notes, evaluations)
 
 
 def read_log(path: Path) -> tuple[list[dict], list[str]]:
@@ -112,10 +123,7 @@ def small_picture(file: Path, largest: tuple[int, int], text: str) -> Picture:
     with Image.open(file) as image:
         picture = image.convert("RGB")
     picture.thumbnail(largest, Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    picture.save(data, "WEBP", quality=60)
-    source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
-    return Picture(file.stem, source, *picture.size, text)
+    return Picture(file.stem, web_picture(picture, quality=60), *picture.size, text)
 
 
 def in_words(value: object) -> str:
