@@ -529,3 +529,32 @@ def test_no_finished_run(receipt, run_script):
     (run / "args.json").write_text("{")
     with pytest.raises(UserError, match="It is damaged"):
         run_script("tools/results_table")
+
+
+def test_the_validation_accuracy_chooses_a_setting(receipt, table, capsys):
+    """It is not of the test images, so their number counts for nothing, and no published number stands beside it."""
+    for lr, accuracy in ((0.001, 0.6), (0.003, 0.61)):
+        receipt("cnn/ilm_vp", "flowers102", 7, 0.5, lr=lr, result={"val_acc_last": accuracy})
+    tables, text = table("--metric", "val")
+    assert tables[RESNET]["flowers102"] == {"ILM-VP (lr 0.001)": "60.0", "ILM-VP (lr 0.003)": "**61.0**"}
+    assert "validation accuracy in percent after the last epoch" in text and "published" not in text
+
+
+def test_a_column_without_a_run_on_the_named_data_sets_is_left_out(receipt, table):
+    receipt("cnn/ilm_vp", "dtd", 7, 0.5)
+    receipt("cnn/ilm_vp", "svhn", 7, 0.5, lr=0.003)
+    assert list(table("--datasets", "dtd")[0][RESNET]["dtd"]) == ["ILM-VP"]
+    assert "RLM-VP" in table("--datasets", "dtd", "--methods", "cnn/ilm_vp", "cnn/rlm_vp")[0][RESNET]["dtd"]
+
+
+def test_a_transposed_table_has_a_row_for_each_method(receipt, run_script, capsys):
+    receipt("cnn/rlm_vp", "dtd", 7, 0.25, result={"test_size": 400})
+    receipt("cnn/ilm_vp", "dtd", 7, 0.5, result={"test_size": 400})
+    run_script("tools/results_table", "--transpose")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = dict(line[:2] for line in cells)
+    assert rows["method"] == "dtd" and rows["test images"] == "400"
+    assert (rows["RLM-VP"], rows["ILM-VP"]) == ("25.0", "**50.0**")
+    run_script("tools/results_table", "--transpose", "--format", "latex")
+    assert r"ILM-VP & \textbf{50.0}" in capsys.readouterr().out

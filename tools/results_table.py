@@ -2,6 +2,8 @@
 
     python tools/results_table.py
     python tools/results_table.py --metric at-best-val --format latex --output table.tex
+    python tools/results_table.py --datasets flowers102 --epochs 20 --transpose
+    python tools/results_table.py --metric val --methods cnn/ilm_vp --epochs 4
     python tools/results_table.py --receipts receipts.csv
     python tools/results_table.py docs/receipts.csv receipts.csv
     python tools/results_table.py --missing | sh
@@ -77,6 +79,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("results", nargs="*", type=Path, default=[cfg.results_path], help=where)
     add_table_flags(parser, [row.name for row in catalog.DATASETS])
     parser.add_argument("--format", choices=FORMATS, default="markdown", help="default markdown")
+    turned = "rows are methods, columns are data sets; of markdown and latex"
+    parser.add_argument("--transpose", action="store_true", help=turned)
     commands = "instead of tables, print the commands of the runs that are missing or not finished"
     parser.add_argument("--missing", action="store_true", help=commands)
     receipts = "instead of tables, write the finished runs to this CSV file, one line a run"

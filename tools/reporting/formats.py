@@ -13,7 +13,8 @@ _LATEX |= str.maketrans({"[": "{[}", "<": r"\textless{}", ">": r"\textgreater{}"
 
 
 def grid(table: Table, escape: dict[int, str], bold: str) -> pd.DataFrame:
-    """The table as escaped text. The best of each row are in `bold`; published numbers stand in a row below."""
+    """The table as escaped text. The best of each row are in `bold`; published numbers stand in a row
+    below. A transposed table has a row for each method."""
     names = [table.heads[column] for column in table.columns]
     record = [RECORD] * bool(table.records)
     lines = []
@@ -28,6 +29,9 @@ def grid(table: Table, escape: dict[int, str], bold: str) -> pd.DataFrame:
             texts += [table.records[row].named if row in table.records else ""] * len(record)
             lines.append([text.translate(escape) for text in texts])
     heads = ["data set", "test images", *(name.translate(escape) for name in names), *record]
+    if table.transposed:
+        heads, *lines = map(list, zip(heads, *lines, strict=True))
+        heads[0] = "method"
     return pd.DataFrame(lines, columns=heads)
 
 

@@ -9,14 +9,16 @@ from tools.common.files import read_json
 from tools.common.naming import PLACE
 from tools.reporting.methods import Column
 
+_TEST = "test accuracy in percent"
 # --metric -> the key in result.json, the words for this accuracy, and why a run may lack it
 METRICS = {
-    "last": ("test_acc_last", "after the last epoch", ""),
-    "best": ("test_acc_best", "at its best epoch, chosen on the test set, as the originals report", ""),
-    "at-best-val": ("test_acc_at_best_val", "at the best validation epoch", "No validation split"),
+    "last": ("test_acc_last", f"{_TEST} after the last epoch", ""),
+    "best": ("test_acc_best", f"{_TEST} at its best epoch, chosen on the test set, as the originals report", ""),
+    "at-best-val": ("test_acc_at_best_val", f"{_TEST} at the best validation epoch", "No validation split"),
+    "val": ("val_acc_last", "validation accuracy in percent after the last epoch", "No validation split"),
     "corruptions": (
         "corruptions_acc",  # of corruptions.json, which tools/evaluate.py writes beside result.json
-        "of best.pth on corrupted test images, the mean over corruptions and severities",
+        f"{_TEST} of best.pth on corrupted test images, the mean over corruptions and severities",
         "No corruptions.json",
     ),
 }

@@ -25,7 +25,7 @@ def add_table_flags(parser: argparse.ArgumentParser, datasets: Sequence[str]) ->
 
     The command adds `results` itself: a folder, or a list of folders and files of receipts.
     """
-    parser.add_argument("--metric", choices=METRICS, default="last", help="which test accuracy; default last")
+    parser.add_argument("--metric", choices=METRICS, default="last", help="which accuracy; default last")
     parser.add_argument("--network", metavar="NAME", help="only this network, as its runs' folders name it")
     rows = "only these rows; default all that were run"
     parser.add_argument("--datasets", nargs="+", type=dataset_name, metavar="NAME", help=rows)
@@ -36,7 +36,7 @@ def add_table_flags(parser: argparse.ArgumentParser, datasets: Sequence[str]) ->
     parser.add_argument("--seeds", nargs="+", type=seed_number, metavar="N", help=seeds)
     epochs = "only runs of so many epochs, and methods that train nothing; default all that were run"
     parser.add_argument("--epochs", type=positive_int, metavar="N", help=epochs)
-    parser.set_defaults(order=list(datasets))
+    parser.set_defaults(order=list(datasets), transpose=False)
 
 
 def read_networks(args: argparse.Namespace) -> tuple[list[pd.DataFrame], list[str]]:

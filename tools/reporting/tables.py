@@ -31,6 +31,7 @@ class Table:
         runs: the DataFrame of all runs in the cells, with their `row` and `accuracy`.
         cells: (row, column) -> `mean`, `std` and `n` over seeds, `epochs`, and `error`, the standard error of the
             mean. There is no cell if one of its runs has no number.
+        transposed: whether the table is written with a row for each column.
         published: (row, column) -> the number that a paper gives for it.
         records: row -> the best published prompt.
     """
@@ -46,6 +47,7 @@ class Table:
     notes: list[str]
     published: dict[tuple[str, Column], Published]
     records: dict[str, Published]
+    transposed: bool = False
 
     def pivot(self, cells: pd.Series) -> pd.DataFrame:
         """Rows by columns; NaN where there is no cell."""
@@ -103,12 +105,14 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
     done = runs[runs.finished]
     largest = {run.dataset: run for run in sorted(done.run, key=lambda run: (run.size, run.images))}
     names = [row_name(run, largest[run.dataset]) for run in done.run]
+    columns = [column for column in columns if column.method in (args.methods or ()) or column in set(done.column)]
     accuracies = [100 * run.result[key] if run.result.get(key) is not None else float("nan") for run in done.run]
     done = done.assign(row=names, accuracy=accuracies)
     rows = {row: name for name in datasets for row in sorted(set(done.row[done.dataset == name]) or {name})}
     sizes = {row: run.size for row, run in zip(done.row, done.run, strict=True)}
     again = done.duplicated(["row", "column", "seed"])
-    cells = summed_up(done[~again])
+    tested = args.metric != "val"
+    cells = summed_up(done[~again], tested)
     whole = cells.n == cells["size"]
 
     trained = [set(run.column.setting) for run in done.run if run.epochs]
@@ -122,10 +126,11 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
         "Averaged over several values of a flag": (titles + " (" + cells.mixed + ")")[cells.mixed != ""],
     }
     notes = [f"{what}: {', '.join(which)}." for what, which in lists.items() if len(which)]
-    clean = args.metric != "corruptions"  # the papers' numbers are of clean images
+    clean = tested and args.metric != "corruptions"  # the papers' numbers are of clean test images
     published = published_beside(network, rows, sizes, columns) if clean else ({}, {})
-    images = {row: sizes[row][1] if row in sizes else 0 for row in rows}
-    table = Table(network, "", rows, images, columns, shared, done[~again], cells[whole], notes, *published)
+    images = {row: sizes[row][1] if row in sizes and tested else 0 for row in rows}
+    parts = (rows, images, columns, shared, done[~again], cells[whole], notes, *published)
+    table = Table(network, "", *parts, transposed=args.transpose)
     if table.mixed:
         which = ", ".join(table.mixed)
         notes[:0] = [f"Nothing is bold where the epochs differ (--epochs N shows the runs of one number): {which}."]
@@ -133,14 +138,17 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
     return replace(table, caption=caption(table, how, sorted(set(done.seed))))
 
 
-def summed_up(runs: pd.DataFrame) -> pd.DataFrame:
+def summed_up(runs: pd.DataFrame, tested: bool) -> pd.DataFrame:
     """The cells of a Table, with their `size`, the number of runs, and `mixed`, the flags that differ between them.
 
     `calls` is what training asked a black box, the most of the runs; 0 for networks that give gradients.
+
+    Args:
+        tested: whether the accuracies are of the test images, whose number then counts for the `error`.
     """
     groups = runs.groupby(["row", "column"], sort=False)
     cells = groups.accuracy.agg(["mean", "std", "count", "size"]).rename(columns={"count": "n"})
-    images = groups.run.agg(lambda cell: cell.iloc[0].size[1])
+    images = groups.run.agg(lambda cell: tested * cell.iloc[0].size[1])
     error = standard_error(cells["mean"], cells["std"], cells.n, images.astype(float))
     calls = groups.run.agg(lambda cell: max(number(run.result.get("calls")) or 0 for run in cell))
     return cells.assign(error=error, mixed=groups.run.agg(differing_flags), epochs=groups.epochs.max(), calls=calls)
@@ -148,7 +156,7 @@ def summed_up(runs: pd.DataFrame) -> pd.DataFrame:
 
 def caption(table: Table, how: str, seeds: list[int]) -> str:
     over = "mean ± sample standard deviation over seeds" if len(seeds) > 1 else "seed"
-    sentences = [f"{table.network}: test accuracy in percent {how}; {over} {', '.join(map(str, seeds))}."]
+    sentences = [f"{table.network}: {how}; {over} {', '.join(map(str, seeds))}."]
     if table.best.any(axis=None):
         nearer = "nearer to it than twice the standard error of the difference (over seeds and test images)"
         sentences.append(f"Bold: the best of a row, and all that are {nearer}.")
