@@ -25,18 +25,19 @@ from models.primed import PrimedNetwork
 from models.prompted import Prompted
 from models.services import LocalService, without_identity, zero_shot
 from models.visual_prompt import ExpansiveVisualPrompt
-from tools.common.args import experiment_parser
+from tools.common.args import add_warmup_flag, experiment_parser
 from tools.common.mapping_flags import add_bayesian_flags, add_iteration_flags
 from tools.common.run import run_experiment
 from tools.common.service_flags import add_clip_service_flags, add_priming_flags
 
 TEMPLATE = "This is a photo of a {}."
 
-parser = experiment_parser(__file__, __doc__, lr=0.01, batch_size=256)
+parser = experiment_parser(__file__, __doc__, lr=0.01, auto_bfloat16=False, batch_size=256)
 add_clip_service_flags(parser, TEMPLATE)
 add_priming_flags(parser)
 add_bayesian_flags(parser, plus=True)
 add_iteration_flags(parser)
+add_warmup_flag(parser)
 
 
 def train(args, run):
@@ -57,7 +58,7 @@ def train(args, run):
     data = load_data(dataset, run, train=resize, eval=resize)
 
     optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
-    scheduler = step_schedule(optimizer, args.epoch)
+    scheduler = step_schedule(optimizer, args.epoch, warmup=args.warmup)
 
     def prime_network():
         parts = () if args.fallback is None else ("val",)

@@ -26,7 +26,7 @@ from models.primed import PrimedNetwork
 from models.prompted import Prompted
 from models.services import load_service, own_labels, zero_shot
 from models.visual_prompt import ExpansiveVisualPrompt
-from tools.common.args import experiment_parser
+from tools.common.args import add_warmup_flag, experiment_parser
 from tools.common.mapping_flags import add_bayesian_flags, add_iteration_flags
 from tools.common.network_names import network_name
 from tools.common.run import run_experiment
@@ -37,6 +37,7 @@ add_service_flag(parser)
 add_priming_flags(parser)
 add_bayesian_flags(parser, plus=True)
 add_iteration_flags(parser)
+add_warmup_flag(parser)
 
 
 def train(args, run):
@@ -57,7 +58,7 @@ def train(args, run):
     data = load_data(dataset, run, train=resize, eval=resize)
 
     optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
-    scheduler = step_schedule(optimizer, args.epoch)
+    scheduler = step_schedule(optimizer, args.epoch, warmup=args.warmup)
 
     def prime_network():
         parts = () if args.fallback is None else ("val",)
