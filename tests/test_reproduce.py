@@ -46,11 +46,12 @@ TABLES = {  # script -> how many commands
     "dvp": 11 * 2 * 3,
     "rvp": 4 * 11 * 3,
     "black_box": (1 + 3) * 3,
+    "evidence": 3 * (11 + 1) * 3,
     "dam_vp": 7 * 3 * (1 + 2) * 3,
 }
 SETTINGS = """
     DATASETS NETWORKS METHODS SEEDS EPOCH FLAGS JOBS DRY_RUN PYTHON CLIP FRACTIONS ABLATIONS WIDTHS OUTPUTS CHOICES
-    ATTRIBUTES SERVICES BUDGETS ENCODER HEADS CUDA_VISIBLE_DEVICES
+    ATTRIBUTES SERVICES BUDGETS ENCODER HEADS SEARCH CUDA_VISIBLE_DEVICES
 """
 SMALL = {"DATASETS": "dtd", "NETWORKS": "resnet18", "METHODS": "rlm_vp flm_vp", "SEEDS": "1 2 3"}  # 6 runs
 

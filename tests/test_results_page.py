@@ -34,13 +34,21 @@ def test_the_rates_are_those_with_the_best_validation_accuracy():
             name = f"{row['method'].removeprefix('cnn/')}.py {flags}".strip()
             rate = float(words[words.index("--lr") + 1])
             tried[name, row["dataset"]].append((float(row["val_acc_last"]), rate, float(row["test_acc_last"])))
-    head, *rows = re.search(r"^\| \| flowers102: rate, test .*\n\|-.*\n((?:\|.*\n)+)", PAGE, re.MULTILINE)[
-        0
-    ].splitlines()
+    table = re.search(r"^\| \| flowers102: rate, test .*\n(?:\|.*\n)+", PAGE, re.MULTILINE)[0]
+    head, _, *rows = table.splitlines()
     names = [cell.split(":")[0].strip() for cell in head.strip("| ").split("|")]
     found = {}
-    for line in rows[1:]:
+    for line in rows:
         method, *cells = (cell.strip() for cell in line.strip("|").split("|"))
         found |= {(method.strip("`"), name): cell for name, cell in zip(names, cells, strict=True) if cell}
     best = {key: max(runs) for key, runs in tried.items()}
     assert found == {key: f"{rate:g}, {100 * test:.1f}" for key, (_, rate, test) in best.items()}
+
+
+def test_readme_has_the_figures_of_the_page():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (figures,) = re.findall(r"^\| RLM \| FLM \| ILM .*\n\|-.*\n\| (.*) \|$", text, re.MULTILINE)
+    (printed,) = (text for flags, text in PRINTED if flags.startswith("--datasets flowers102 --epochs 20"))
+    rows = ("RLM-VP", "FLM-VP", "ILM-VP (epoch 20, lr", "ILM-VP (epoch 20, map", "BLM-VP", "BLM+-VP", "LP")
+    lines = [next(line for line in printed.splitlines() if line.startswith(f"| {row}")) for row in rows]
+    assert figures.split(" | ") == [line.split("|")[2].replace("(n = 1)", "").strip(" *") for line in lines]
