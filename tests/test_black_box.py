@@ -1,5 +1,6 @@
 """A network that only answers: what it hides, what it counts, and where its budget ends."""
 
+import argparse
 import json
 
 import pytest
@@ -18,6 +19,7 @@ from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
 from tools.common.asked import Asked
+from tools.evaluating.attacking import attacked_model
 
 
 class Batches(list):
@@ -267,3 +269,8 @@ def test_several_processes_are_refused(monkeypatch):
     with pytest.raises(UserError, match="SPSA_GC evaluates the loss of whole batches"):
         Asked(None, model, spsa(model))
     Asked(None, small(), torch.optim.SGD([torch.zeros(1)]))  # several processes may train by gradients
+
+
+def test_it_cannot_be_attacked():
+    with pytest.raises(UserError, match="This network only answers"):
+        attacked_model(argparse.Namespace(attack_without_prompt=False), prompted(), 3)

@@ -79,7 +79,7 @@ def attacked_model(args: argparse.Namespace, model: nn.Module, num_classes: int)
     """The function that is attacked. No weight of it gets a gradient any more.
 
     Raises:
-        UserError: there is no prompt to leave out, or there is no other class that an image could be taken for.
+        UserError: there is no prompt to leave out, no other class that an image could be taken for, or no gradient.
     """
     if num_classes < 2:
         asked = "--attack makes a model take an image for one of another class."
@@ -90,6 +90,9 @@ def attacked_model(args: argparse.Namespace, model: nn.Module, num_classes: int)
             f"{args.checkpoint} has no prompt.",
             "Leave --attack-without-prompt out: --attack pgd attacks the whole model.",
         )
+    if not getattr(getattr(model, "network", None), "gives_gradients", True):
+        asked = "--attack pgd follows the gradient of the network."
+        raise UserError(asked, "This network only answers: it gives none.", "Attack a network that is on this machine.")
     model.requires_grad_(False)  # only images need one, which takes less memory
     return WithoutPrompt(model) if args.attack_without_prompt else model
 
