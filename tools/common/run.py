@@ -139,8 +139,8 @@ class Run:
     def counted(self, model, loader, counter: PredictionCounter) -> Predictions:
         """What the counter counts in a pass over the `loader`, without what --augment adds to it."""
         model.eval()  # a prompt may have batch normalisation
-        if model.network.frozen:
-            model.network.train()  # it computes the same; a black box counts these questions to its budget
+        if not getattr(model.network, "gives_gradients", True):
+            model.network.train()  # it counts these questions to its budget
         batches = progress(loader.unaugmented, "mapping")
         return count_predictions(model.source_logits, batches, counter, self.pieces)
 
