@@ -88,7 +88,9 @@ class _Batches:
             yield tuple(values[positions].to(self._device) for values in self._pair)
 
 
-def compare(network: nn.Module, service: nn.Module, data, service_data, tolerance: float) -> dict[str, float]:
+def compare(
+    network: nn.Module, service: nn.Module, data, service_data, tolerance: float, pieces: Pieces | None = None
+) -> dict[str, float]:
     """AReS-MS: chooses between the primed network and the service itself, by the validation images.
 
     Without a validation split the training images decide; the service has answered them already.
@@ -97,6 +99,7 @@ def compare(network: nn.Module, service: nn.Module, data, service_data, toleranc
         network, service: images (B,3,h,w) in [0,1] -> target logits (B,T).
         data, service_data: the same images (`Data`), as network and service take them.
         tolerance: how much less accurate the network may be, in [0,1].
+        pieces: in which pieces the network computes batches; None: each batch as a whole.
 
     Returns:
         The entries of a log: both accuracies.
@@ -106,7 +109,7 @@ def compare(network: nn.Module, service: nn.Module, data, service_data, toleranc
     """
     record = {}
     for name, model, images in (("primed_acc", network, data), ("service_acc", service, service_data)):
-        record[name] = evaluate(model, images.val or images.train_as_eval, description=name)["acc"]
+        record[name] = evaluate(model, images.val or images.train_as_eval, pieces=pieces, description=name)["acc"]
     if record["primed_acc"] < record["service_acc"] - tolerance:
         raise ServiceIsBetter(record)
     return record

@@ -50,14 +50,27 @@ def step_along_gradient(
 def step_without_gradient(
     model: nn.Module, optimizer: torch.optim.Optimizer, pieces: Pieces, images: Tensor, labels: Tensor, **how
 ) -> list[Result]:
-    """One step of an optimizer that only evaluates the loss. The results of its first evaluation."""
+    """One step of an optimizer that only evaluates the loss. The results of its first evaluation.
+
+    All its evaluations draw the random numbers of the first one, such as the positions of VP's random patch: so the
+    losses differ by the values that learn alone.
+    """
     first: list[Result] = []
+    states: list[Tensor] = []  # of the random numbers, as the first evaluation finds it
+
+    def evaluated() -> list[Result]:
+        return pieces.compute(model, partial(_forward, model, **how), images, labels)
 
     @torch.no_grad()
     def closure() -> Tensor:
-        results = pieces.compute(model, partial(_forward, model, **how), images, labels)
         if not first:
+            states.append(torch.get_rng_state())
+            results = evaluated()
             first.extend(results)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.set_rng_state(states[0])
+                results = evaluated()
         return torch.stack([summed_loss for summed_loss, *_ in results]).sum() / len(labels)
 
     optimizer.step(closure)

@@ -48,13 +48,13 @@ class Questions:
 
         Args:
             calls: how often a step asks.
-            loader: of `len(loader)` steps an epoch, with `batch_size` images each.
+            loader: of `len(loader)` steps an epoch, in `passes` over the images with these `labels`.
         """
         most = [epochs * len(loader)]
         if self.most_calls is not None:
             most.append(self.most_calls // calls)
         if self.most_images is not None:
-            most.append(self.most_images // (calls * loader.batch_size))
+            most.append(self.most_images * len(loader) // (calls * loader.passes * len(loader.labels)))
         return max(1, min(most))
 
     @property

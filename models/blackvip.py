@@ -1,5 +1,7 @@
 """BlackVIP's prompt: pixels that a decoder makes of each image's features and of learned values (CVPR 2023)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,18 +27,25 @@ class CoordinatedVisualPrompt(Part):
         mean, std: (3,), the network's normalisation. The encoder gets images with this one, too, as in the paper.
         strength: the paper's p_eps.
         encoder: as `--network`; it has fewer than 1568 features. The paper's is timm:vit_base_patch16_224.mae.
+        weights: the hash of the encoder's weights, as a checkpoint has it; None: any weights.
 
     State: `trigger` (1568 - features,), uniform in [0,0.1) at the start, and `decoder`. With the paper's encoder these
     are 800 and 9,120 values. The encoder is no part of the state. The decoder has batch normalisation, so the prompt is
     not `graphable`.
 
     Raises:
-        UserError: the encoder cannot be loaded, or has too many features.
+        UserError: the encoder cannot be loaded, has other weights, or too many features.
     """
 
-    def __init__(self, canvas_size: int, mean: Tensor, std: Tensor, strength: float, encoder: str):
+    def __init__(
+        self, canvas_size: int, mean: Tensor, std: Tensor, strength: float, encoder: str, weights: str | None = None
+    ):
         super().__init__()
         network = load_network(encoder, CPU, num_classes=0)
+        if weights not in (None, network.fingerprint):
+            asked = f"--encoder {encoder}: the weights that the checkpoint was trained with are needed."
+            found = f"Others were loaded: their hash is {network.fingerprint}, not {weights}."
+            raise UserError(asked, found, "Put the file of the weights back.")
         features = len(network.class_names)
         if features >= _VALUES:
             raise UserError(
@@ -53,6 +62,12 @@ class CoordinatedVisualPrompt(Part):
         self.register_buffer("mean", mean.detach().clone().view(3, 1, 1), persistent=False)
         self.register_buffer("unit", std.detach().clone().view(3, 1, 1), persistent=False)
         self._seen: tuple[Tensor, int, Tensor] | None = None
+
+    def described(self) -> dict[str, Any]:
+        """As `Part.described`; the encoder's weights are not saved, so their hash is."""
+        description = super().described()
+        description["arguments"]["weights"] = self.encoder_weights
+        return description
 
     def _apply(self, fn, *args, **kwargs):
         self._encoder[0]._apply(fn, *args, **kwargs)

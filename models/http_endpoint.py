@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -18,6 +19,7 @@ KEY = "VP_SERVICE_KEY"
 ADDRESSES = ("http://", "https://")
 TIMEOUT = 60.0  # seconds without a sign of life, after which a request has failed
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before the second try, and before late ones
+LONGEST_ASKED = 86400.0  # seconds that a service may ask to wait
 LARGEST = 2**24  # bytes of an answer
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # the service may answer the same request later
 
@@ -76,10 +78,13 @@ class Endpoint:
             UserError: the service refuses, and would refuse again; or its answer is no JSON.
         """
         headers = {"Accept": "application/json"} | ({"Content-Type": "image/png"} if body is not None else {})
-        request = Request(self.address, body, headers | _authorization())
+        headers |= _authorization()
         try:
+            request = Request(self.address, body, headers)
             with self._open(request, timeout=TIMEOUT) as response:
                 content = response.read(LARGEST)
+                if len(content) == LARGEST:
+                    raise self.wrong(f"It has {LARGEST} bytes or more.")
                 if response.length:  # what is left of the announced length
                     raise NoAnswer("its answer is cut off")
         except HTTPError as error:
@@ -89,16 +94,26 @@ class Endpoint:
             raise NoAnswer(_status(error.code), _seconds(error.headers.get("Retry-After"))) from None
         except (OSError, HTTPException) as error:  # URLError is an OSError
             reason = error.reason if isinstance(error, URLError) else error
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                raise self._untrusted(reason) from None
             raise NoAnswer(getattr(reason, "strerror", None) or type(reason).__name__) from None
+        except ValueError:  # of the address, which cannot be encoded
+            asked = f"{self.address}: the address of a service is needed."
+            raise UserError(asked, "It has parts that no address can have.", "Correct the address.") from None
         try:
             return json.loads(content)
-        except ValueError:  # not shown: it may repeat what was sent
+        except (ValueError, RecursionError):  # not shown: it may repeat what was sent
             raise self.wrong(f"It is no JSON, but {len(content)} bytes of something else.") from None
 
     def wrong(self, found: str) -> UserError:
         """The error for an answer in another format."""
         asked = f"{self.address}: its answers should be as docs/black_box.md says."
         return UserError(asked, found, "Correct the service, or put a small server before it that translates.")
+
+    def _untrusted(self, error: OSError) -> UserError:
+        asked = f"{self.address}: https:// needs a certificate that this machine trusts."
+        step = "Correct the address, or let SSL_CERT_FILE name a file with the certificate of the service's authority."
+        return UserError(asked, f"It has none: {error.strerror}.", step)
 
     def _refusal(self, code: int) -> UserError:
         key = "is sent as the key" if os.environ.get(KEY) else "is not set, so no key is sent"
@@ -127,12 +142,12 @@ def _status(code: int) -> str:
 
 
 def _seconds(retry_after: str | None) -> float:
-    """The header Retry-After: seconds, or a date. 0 where it is missing or neither."""
+    """The header Retry-After: seconds, or a date; at most LONGEST_ASKED. 0 where it is missing or neither."""
     if not retry_after:
         return 0.0
     if retry_after.strip().isdecimal():
-        return float(retry_after)
+        return min(float(retry_after), LONGEST_ASKED)
     try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+        return min(max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time()), LONGEST_ASKED)
     except (ValueError, TypeError, OverflowError):
         return 0.0

@@ -15,6 +15,7 @@ from torch import nn
 import cfg
 from algorithms import priming
 from algorithms.losses import kl_divergence
+from algorithms.pieces import Pieces
 from algorithms.priming import ServiceIsBetter, compare, train_head
 from errors import UserError
 from models.network_source import NETWORKS
@@ -256,10 +257,25 @@ def test_the_service_wins_if_it_is_better_by_more_than_the_tolerance(right, tole
         assert compare(model(right), model(3), batches, batches, tolerance) == expected
 
 
+def test_both_are_compared_in_pieces():
+    sizes = []
+
+    def model(x):
+        sizes.append(len(x))
+        return F.one_hot(torch.zeros(len(x), dtype=torch.long), 2).float()
+
+    models = [nn.Identity(), nn.Identity()]
+    for each in models:
+        each.forward = model
+    batches = Pair([(torch.zeros(3, 3, 2, 2), torch.zeros(3, dtype=torch.long))], True)
+    compare(*models, batches, batches, 0.0, Pieces(fast=(2, 2)))
+    assert sizes == [2, 1, 2, 1]
+
+
 def prefer(monkeypatch, service: float) -> None:
     """As if the network had half of the images right, and the service this fraction."""
     found = {"primed_acc": {"acc": 0.5}, "service_acc": {"acc": service}}
-    monkeypatch.setattr(priming, "evaluate", lambda model, images, description: found[description])
+    monkeypatch.setattr(priming, "evaluate", lambda model, images, description, **_: found[description])
 
 
 def test_a_better_service_is_the_result(small, run_script, words, monkeypatch, capsys):

@@ -129,10 +129,12 @@ def test_after_one_refusal_all_are_refused():
             questions.count(size, training=True)
 
 
-@pytest.mark.parametrize("budget, steps", [({"calls": 25}, 4), ({"images": 128}, 2), ({}, 300), ({"calls": 5}, 1)])
+@pytest.mark.parametrize("budget, steps", [({"calls": 25}, 4), ({"images": 128}, 4), ({}, 300), ({"calls": 5}, 1)])
 def test_how_many_steps_a_budget_pays(budget, steps):
+    """Three batches of 5, 5 and 4 images: the last one of a pass may be smaller."""
+
     class Loader(list):
-        batch_size = 10
+        labels, passes = range(14), 1
 
     assert Questions(**budget).steps(6, Loader(range(3)), epochs=100) == steps
 
@@ -167,6 +169,25 @@ def test_the_first_evaluation_of_a_step_is_summed_up_and_observed():
     result = train_one_epoch(model, batches(), optimizer, scaler(), observe=lambda *batch: seen.append(batch))
     assert [len(labels) for _, labels in seen] == [4, 4, 2]
     assert result == pytest.approx(evaluate(model, batches()), rel=1e-5)
+
+
+def test_all_evaluations_of_a_step_draw_the_same_random_numbers():
+    """Else the loss would change by them, such as by the positions of VP's random patch, and not by what is learned."""
+    drawn = []
+
+    class Drawing(nn.Linear):
+        def forward(self, x):
+            drawn.append(torch.rand(()).item())
+            return super().forward(x)
+
+    model = nn.Sequential(nn.Flatten(), Drawing(48, 3))
+    moved = []
+    optimizer = SPSA_GC(
+        model.parameters(), draws=2, perturbation=lambda like: moved.append(torch.rand(like.shape)) or 1 + moved[-1]
+    )
+    train_one_epoch(model, batches(), optimizer, scaler())
+    assert [len(set(drawn[step : step + 4])) for step in (0, 4, 8)] == [1, 1, 1] and len(set(drawn)) == 3
+    assert len({float(move.flatten()[0]) for move in moved}) == len(moved) == 3 * 2 * 2  # each draw moves otherwise
 
 
 def test_pieces_of_a_loss_without_gradient_add_up():

@@ -107,3 +107,10 @@ def test_its_description_makes_it_again():
     again.load_state_dict(made.state_dict())
     x = torch.rand(1, 3, 64, 64)
     assert torch.equal(again.eval()(x), made.eval()(x))
+
+
+def test_an_encoder_with_other_weights_is_refused():
+    description = prompt().described()
+    description["arguments"]["weights"] = "0" * 8
+    with pytest.raises(UserError, match="--encoder tiny: the weights that the checkpoint was trained with"):
+        rebuilt(description)

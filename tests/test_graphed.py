@@ -283,11 +283,14 @@ def test_where_graphs_are_refused(flags, found, words, small):
     assert "--no-cuda-graph" in str(caught.value)
 
 
-@pytest.mark.parametrize("script", ["experiments/cnn/full_finetune", "experiments/cnn/linear_probing"])
-def test_methods_without_a_prompt_refuse(script, words, small, monkeypatch):
+@pytest.mark.parametrize(
+    "script", ["experiments/cnn/full_finetune", "experiments/cnn/linear_probing", "experiments/cnn/bar"]
+)
+def test_methods_without_a_prompt_or_with_a_black_box_refuse(script, words, small, monkeypatch):
     monkeypatch.setattr(run, "check_cuda_graph", on_cuda)
-    with pytest.raises(UserError, match="--cuda-graph is for a visual prompt"):
+    with pytest.raises(UserError, match="--cuda-graph is for a visual prompt") as caught:
         load_script(script).main([*words(script), "--cuda-graph"])
+    assert "trains none that can be recorded" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import ssl
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread, Timer
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -172,6 +174,11 @@ def test_retry_after_may_be_a_date():
     assert [http_endpoint._seconds(text) for text in (None, "", "12", "Thu, 01 Jan 1970 00:00:00 GMT")] == [0, 0, 12, 0]
 
 
+@pytest.mark.parametrize("asked", ["9" * 20, "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_service_may_ask_to_wait_a_day_at_most(asked):
+    assert http_endpoint._seconds(asked) == 86400
+
+
 def test_the_wait_has_a_limit(monkeypatch, slept):
     endpoint = http_endpoint.Endpoint("http://127.0.0.1:1/")
     left = iter(range(9))
@@ -218,6 +225,35 @@ def test_a_service_that_says_no_for_good_is_a_mistake(status, said, serve, slept
         service(images(1))
     assert said in str(caught.value) and "what a proxy says" not in str(caught.value)
     assert not slept and not server.asked
+
+
+@pytest.mark.parametrize(
+    "address", ["http://a..b/", f"http://{'a' * 70}.example/", "http://127.0.0.1:1/\xe4", "http://[1:2]/"]
+)
+def test_an_address_that_no_machine_can_have_is_a_mistake(address):
+    with pytest.raises(UserError, match="Correct the address"):
+        http_endpoint.Endpoint(address).request()
+
+
+def test_a_certificate_that_is_not_trusted_is_a_mistake(slept):
+    endpoint = http_endpoint.Endpoint("https://127.0.0.1:1/")
+
+    def untrusted(*_, **__):
+        raise URLError(ssl.SSLCertVerificationError(1, "certificate verify failed"))
+
+    endpoint._open = untrusted
+    with pytest.raises(UserError, match="certificate verify failed"):
+        endpoint.insist(endpoint.request)
+    assert not slept
+
+
+def test_an_answer_that_is_too_large_or_too_deep_is_a_mistake(serve, slept, monkeypatch):
+    with pytest.raises(UserError, match="no JSON"):
+        HttpService(serve(description=b"[" * 100_000).address)
+    monkeypatch.setattr(http_endpoint, "LARGEST", 16)
+    with pytest.raises(UserError, match="16 bytes or more"):
+        HttpService(serve().address)
+    assert not slept
 
 
 @pytest.mark.parametrize(
@@ -287,7 +323,8 @@ def test_what_needs_more_than_scores_is_refused(serve, small, run_script):
 
 
 @pytest.mark.parametrize(
-    "secret", ["user:PASS@host/", "host/path?key=PASS", "host/#PASS", "host:PASS/", "", "ho st/PASS"]
+    "secret",
+    ["user:PASS@host/", "host/path?key=PASS", "host/#PASS", "host:PASS/", "", "ho st/PASS", "h:65536/", "h/\xe4"],
 )
 def test_an_address_with_a_secret_is_refused_and_not_repeated(secret, run_script):
     with pytest.raises(UserError, match="VP_SERVICE_KEY") as caught:
@@ -401,7 +438,7 @@ def test_a_service_may_be_what_a_checkpoint_holds(serve, small, run_script, monk
     told = {"class_names": ["Doe", "cow", "bee", "ant"], "input_size": 64, "scores": "logits"}
     server = serve(lambda x: network(x)[:, :4], told)
     accuracies = {"primed_acc": {"acc": 0.1}, "service_acc": {"acc": 0.2}}
-    monkeypatch.setattr(priming, "evaluate", lambda model, images, description: accuracies[description])
+    monkeypatch.setattr(priming, "evaluate", lambda model, images, description, **_: accuracies[description])
     words = ("--service", server.address, "--network", "tiny", "--dataset", "small", "--priming-epoch", 1)
     result = run_script("experiments/cnn/ares", *words, "--fallback")
     assert (result["answered_by"], len(server.asked)) == ("service", 24 + 20)

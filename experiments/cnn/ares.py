@@ -66,7 +66,8 @@ def train(args, run):
         how = {"device": run.device, "pieces": run.pieces, "epochs": args.priming_epoch, "lr": args.priming_lr}
         record = prime(network, service, asked.train_as_eval, seen.train_as_eval, **how)
         if args.fallback is not None:
-            record |= compare(zero_shot(network, own), zero_shot(service, own), seen, asked, args.fallback)
+            models = zero_shot(network, own), zero_shot(service, own)
+            record |= compare(*models, seen, asked, args.fallback, run.pieces)
         return record
 
     def start(epoch):

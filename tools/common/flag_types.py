@@ -130,7 +130,7 @@ def split_network(text: str) -> tuple[str, str]:
     return head + found, path
 
 
-_ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[\w.-]+)(:\d{1,5})?(/[^?#@\s]*)?", re.ASCII)
+_ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[\w.-]+)(:(?P<port>\d{1,5}))?(/[!$->A-~]*)?", re.ASCII)
 
 
 def network(text: str) -> str:
@@ -138,8 +138,9 @@ def network(text: str) -> str:
 
     The address of a service must hold no secret, since commands stand in logs and receipts.
     """
-    if text.startswith(("http:", "https:")) and not _ADDRESS.fullmatch(text):
-        wanted = "https://MACHINE/PATH, or http://MACHINE:PORT/PATH, without user, password or ? is needed"
+    address = _ADDRESS.fullmatch(text)
+    if text.startswith(("http:", "https:")) and not (address and int(address["port"] or 0) < 2**16):
+        wanted = "https://MACHINE/PATH, or http://MACHINE:PORT/PATH, in ASCII, without user, password or ? is needed"
         raise argparse.ArgumentTypeError(f"{wanted}; a key comes from the environment variable VP_SERVICE_KEY")
     head, path = split_network(text)
     if head.endswith(("=", "local-dir:")) and not os.path.exists(path):

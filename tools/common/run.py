@@ -191,7 +191,7 @@ class Run:
             The receipt of the finished run.
         """
         if self.cuda_graph and getattr(model, "graphed", None) is None:
-            found = f"{self.args.method} has none that is trained."
+            found = f"{self.args.method} trains none that can be recorded."
             raise UserError("--cuda-graph is for a visual prompt.", found, "Run it without --cuda-graph.")
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
         parts = {**model.saved, "optimizer_dict": optimizer, "scheduler_dict": scheduler, "scaler_dict": scaler}
