@@ -11,7 +11,7 @@ from tiny import network_of
 from torch import nn
 
 import cfg
-from algorithms.k_means import k_means
+from algorithms.clusters import k_means
 from algorithms.label_mapping import reweighting_matrix
 from algorithms.predictions import SentenceCounter
 from data.attributes import by_class

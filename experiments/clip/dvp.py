@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms import v2
 
-from algorithms.k_means import k_means
+from algorithms.clusters import k_means
 from algorithms.label_mapping import reweighting_matrix
 from algorithms.predictions import SentenceCounter
 from algorithms.training import cosine_schedule
