@@ -1,5 +1,6 @@
 """A prompt for each class: the margins, the loss and its attack, and the prediction (C-AVP)."""
 
+from argparse import ArgumentParser
 from itertools import combinations
 
 import pytest
@@ -16,6 +17,7 @@ from models.output_mapping import SelectLabels
 from models.prompted import Prompted
 from models.several_prompts import PromptsOfClasses
 from models.visual_prompt import AdditiveVisualPrompt
+from tools.common.prompt_flags import add_margin_flags
 
 THREE = [  # P by image, prompt and class; image i has label i
     [[0.5, 0.3, 0.2], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7]],
@@ -137,6 +139,15 @@ def test_which_margins(chosen):
     p = model.prompt.log_probabilities(model.network, images)
     expected = -p[labels, range(3), labels].sum() + 0.5 * sum(margins(p.exp(), labels)[number - 1] for number in chosen)
     torch.testing.assert_close(loss, 3 * expected)
+
+
+def test_margins_may_weigh_any_number_above_0(capsys):
+    parser = ArgumentParser()
+    add_margin_flags(parser)
+    assert parser.parse_args(["--margin-weight", "2000"]).margin_weight == 2000
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--margin-weight", "0"])
+    assert "a number above 0 is needed, not '0'" in capsys.readouterr().err
 
 
 def test_prompted_images_are_attacked_within_eps(monkeypatch):

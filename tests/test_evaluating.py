@@ -176,6 +176,7 @@ def test_the_receipt_has_the_attack_and_another_one_is_computed_anew(trained, ru
     [
         (("--eps", "4/255"), "--eps: a setting of --attack"),
         (("--steps", 3, "--attack-without-prompt"), "Add --attack pgd, or leave --steps and --attack-without-prompt"),
+        (("--eps", 0, "--steps", 0, "--attack-seed", 0), "--eps, --steps, --attack-seed: a setting of --attack"),
         (("--attack", "pgd", "--eps", "4"), "such as 4/255 or 0.0157, not '4'"),
         (("--attack", "pgd", "--steps", "-1"), "a whole number from 0"),
         (("--attack", "pgd", "--corruptions", "c"), "Type two commands"),

@@ -11,7 +11,7 @@ from tiny import network_of
 from torch import nn
 
 import cfg
-from algorithms.k_means import k_means
+from algorithms.clusters import k_means
 from algorithms.label_mapping import reweighting_matrix
 from algorithms.predictions import SentenceCounter
 from data.attributes import by_class
@@ -152,7 +152,9 @@ def test_the_matrix_follows_the_last_training(small, run_script, words, monkeypa
     assert counted == [72, 72, 72]
     saved = checkpoint(only_run(DVP) / "ckpt.pth")
     assert torch.equal(saved["mapping_dict"]["weight"], set_at[-1])
-    assert all(0 <= line["remapped"] <= 1 for line in epochs(DVP))
+    first, second = epochs(DVP)
+    assert (first["remapped"], first["new_sources"].keys()) == (1.0, set(CLASSES))  # before it there was no matrix
+    assert len(second["new_sources"]) == 4 * second["remapped"]
     saved = only_run(DVP) / "ckpt.pth"
     assert run_script("tools/evaluate", "--checkpoint", saved)["acc"] == result["test_acc_last"]
 

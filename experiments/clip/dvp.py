@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms import v2
 
-from algorithms.k_means import k_means
+from algorithms.clusters import k_means
 from algorithms.label_mapping import reweighting_matrix
 from algorithms.predictions import SentenceCounter
 from algorithms.training import cosine_schedule
@@ -71,7 +71,7 @@ def train(args, run):
             mapping.set(reweighting_matrix(run.counted(model, data.train, counter).counts))
 
     def reweight(epoch):
-        return {"remapped": mapping.set(reweighting_matrix(counter.take().counts))}
+        mapping.set(reweighting_matrix(counter.take().counts))
 
     hooks = {"on_epoch_start": first, "on_epoch_trained": reweight, "observe_train": counter}
     return run.fit(model, data, optimizer, scheduler, schedule_steps=True, **hooks)

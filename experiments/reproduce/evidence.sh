@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every method on flowers102, gtsrb and dtd, with the learning rate that the validation images chose for
-# efficientnet_lite0, batches of 128, 20 epochs, three seeds: the runs of docs/results.md. About half an hour on one GPU
-# with JOBS=15. The settings are in common.sh, and SEARCH=1: instead, the runs of 4 epochs with three rates each, from
-# which tools/results_table.py --metric val --epochs 4 chooses.
+# efficientnet_lite0, batches of 128, 20 epochs, three seeds: most runs of docs/results.md, which has 30 epochs on dtd.
+# About half an hour on one GPU with JOBS=15. The settings are in common.sh, and SEARCH=1: instead, the runs of 4 epochs
+# with three rates each, from which tools/results_table.py --metric val --epochs 4 chooses.
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

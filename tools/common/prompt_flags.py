@@ -93,6 +93,6 @@ def add_margin_flags(parser: argparse.ArgumentParser) -> None:
     steps = "steps of the attack, each of a quarter of --eps; 0: no attack; default 10"
     parser.add_argument("--attack-steps", type=whole_number, default=10, help=steps)
     weight = "of the margins in the loss; default 3"
-    parser.add_argument("--margin-weight", type=number_in(0.0, 1000.0), default=3.0, help=weight)
+    parser.add_argument("--margin-weight", type=positive_float, default=3.0, help=weight)
     which = "which of the three margins between prompts; default 1 2 3"
     parser.add_argument("--margins", type=int, nargs="*", choices=(1, 2, 3), default=[1, 2, 3], help=which)

@@ -202,7 +202,8 @@ class Run:
             tested = self._drawn_counter(model, data)
             if getattr(self.args, "mapping_source", None) == "train":
                 self._training_counter = parts["counter_dict"] = self._counter(model)
-            on_epoch_start = self._recorded(on_epoch_start, model, data.class_names)
+            hooks = self._recorded(on_epoch_start, on_epoch_trained, model, data.class_names)
+            on_epoch_start, on_epoch_trained = hooks
         setup = {**data.setup, **(network.setup if network else {}), **model.setup}
         start_epoch = self.folder.track(setup, data.dataset.sizes, parts)
         self.folder.tested = TargetPredictions(data.test.labels, data.test.positions)
@@ -261,24 +262,39 @@ class Run:
         return counter
 
     def _recorded(
-        self, on_epoch_start: Callable[[int], dict | None], model, target_names: Sequence[str]
-    ) -> Callable[[int], dict]:
-        """`on_epoch_start`, whose record also tells what became of the mapping."""
-        mapping = model.mapping
+        self,
+        on_epoch_start: Callable[[int], dict | None],
+        on_epoch_trained: Callable[[int], dict | None],
+        model,
+        target_names: Sequence[str],
+    ) -> tuple[Callable[[int], dict], Callable[[int], dict]]:
+        """Both hooks, whose records also tell what became of the mapping since the epoch's start."""
+        mapping, before = model.mapping, torch.empty(0)
+
+        def new_sources() -> dict[str, str]:
+            return name_changes(before, mapping.sources, model.network.class_names, target_names)
 
         def start(epoch: int) -> dict:
+            nonlocal before
             counted = epoch > 0 and self._training_counter is not None
             self._predictions, self._trained = None, self._training_counter.take() if counted else None
             mapping.changed, before = None, mapping.sources.clone()
             own = on_epoch_start(epoch) or {}
             record = self._mapping_record(mapping) | own
             if mapping.changed is not None:
-                names = model.network.class_names, target_names
-                record["new_sources"] = name_changes(before, mapping.sources, *names)
+                record["new_sources"] = new_sources()
             self._predictions = self._trained = None  # hundreds of MB, for many text prompts
             return record
 
-        return start
+        def trained(epoch: int) -> dict:
+            mapping.changed = None
+            own = on_epoch_trained(epoch) or {}
+            if mapping.changed is None:
+                return own
+            new = new_sources()
+            return {"remapped": len(new) / mapping.num_target, "new_sources": new} | own
+
+        return start, trained
 
     def _mapping_record(self, mapping) -> dict:
         """The entries of an epoch's record on the mapping that was made at its start; none if no mapping was made."""

@@ -53,7 +53,8 @@ def add_attack_flags(parser: Parser) -> None:
 def check_attack(args: argparse.Namespace) -> None:
     """Raises a UserError for settings without --attack, and for --attack beside --corruptions."""
     names = ("eps", "steps", "attack_seed", "attack_without_prompt")
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) not in (None, False)]
+    settings = {f"--{name.replace('_', '-')}": getattr(args, name) for name in names}
+    given = [flag for flag, value in settings.items() if value is not None and value is not False]  # 0 is given
     if given and not args.attack:
         next_step = f"Add --attack pgd, or leave {' and '.join(given)} out."
         raise UserError(f"{', '.join(given)}: a setting of --attack.", "There is no --attack.", next_step)
