@@ -227,9 +227,7 @@ def test_a_service_that_says_no_for_good_is_a_mistake(status, said, serve, slept
     assert not slept and not server.asked
 
 
-@pytest.mark.parametrize(
-    "address", ["http://a..b/", f"http://{'a' * 70}.example/", "http://127.0.0.1:1/\xe4", "http://[1:2]/"]
-)
+@pytest.mark.parametrize("address", ["http://a..b/", f"http://{'a' * 70}.example/", "http://127.0.0.1:1/\xe4"])
 def test_an_address_that_no_machine_can_have_is_a_mistake(address):
     with pytest.raises(UserError, match="Correct the address"):
         http_endpoint.Endpoint(address).request()
