@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from algorithms.label_mapping import bayesian_label_mapping
+from algorithms.mapping_rules import top_fraction
 from algorithms.training import cosine_schedule
 from data.loaders import load_data, read_dataset
 from models.clip import TEMPLATES, load_clip
@@ -43,7 +44,7 @@ def train(args, run):
 
     def remap(epoch):
         if epoch % args.mapping_interval == 0:
-            masses = run.count_predictions(model, data.train, top=max(1, int(args.top_fraction * dataset.num_classes)))
+            masses = run.count_predictions(model, data.train, top=top_fraction(dataset.num_classes, args.top_fraction))
             mapping.set(bayesian_label_mapping(masses, args.smoothing))
 
     return run.fit(model, data, optimizer, scheduler, on_epoch_start=remap, schedule_steps=True)

@@ -15,6 +15,7 @@ import torch
 from torchvision.transforms import v2
 
 from algorithms.label_mapping import bayesian_label_mapping
+from algorithms.mapping_rules import top_fraction
 from algorithms.training import step_schedule
 from data.loaders import load_data, read_dataset
 from models.networks import load_network
@@ -46,7 +47,7 @@ def train(args, run):
 
     def remap(epoch):
         if epoch % args.mapping_interval == 0:
-            masses = run.count_predictions(model, data.train, top=max(1, int(args.top_fraction * dataset.num_classes)))
+            masses = run.count_predictions(model, data.train, top=top_fraction(dataset.num_classes, args.top_fraction))
             mapping.set(bayesian_label_mapping(masses, args.smoothing))
 
     return run.fit(model, data, optimizer, scheduler, on_epoch_start=remap)
