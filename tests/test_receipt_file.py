@@ -21,6 +21,7 @@ def runs(receipt, run_script, tmp_path):
     for seed in (7, 8, 9):
         receipt("cnn/ilm_vp", "dtd", seed, 0.3 + seed / 100, epoch=2, result=DTD)
         receipt("cnn/flm_vp", "dtd", seed, 0.1 + seed / 300, epoch=2, template='a, "{}" | \u00e9', result=DTD)
+    receipt("cnn/bar", "dtd", 7, 0.2, epoch=2, result=DTD | {"calls": 5000, "images_asked": 60000})
     receipt("clip/zero_shot", 'a,b "c"', 7, 0.25, result={"test_acc_at_best_val": None})
     receipt("cnn/ilm_vp", "svhn", 7, result={"status": "interrupted"})
     path = tmp_path / "mine.csv"
@@ -30,7 +31,7 @@ def runs(receipt, run_script, tmp_path):
 
 def test_it_has_a_line_for_each_finished_run(runs):
     head, *lines = csv.reader(runs.read_text(encoding="utf-8").splitlines())
-    assert head == HEAD and len(lines) == 7
+    assert head == HEAD and len(lines) == 8
     ilm = [dict(zip(head, line, strict=True)) for line in lines if line[0] == "cnn/ilm_vp"]
     place = {"network": RESNET, "dataset": "dtd", "seed": "7", "epochs": "2", "precision": "float32"}
     own = {"setting": '["epoch 2"]', "classes": "47", "test_size": "1692", "test_images": "1692 images, abc"}
@@ -42,7 +43,16 @@ def test_it_has_a_line_for_each_finished_run(runs):
 def test_its_tables_are_those_of_the_folder(flags, runs, run_script):
     texts = [run_script("tools/results_table", source, *flags) for source in (cfg.results_path, runs)]
     lines = [[line for line in text.splitlines() if "not finished" not in line] for text in texts]
-    assert lines[0] == lines[1] and "ILM-VP" in texts[0]
+    assert lines[0] == lines[1] and "ILM-VP" in texts[0] and ("5,000 (60,000)" in texts[0]) == ("csv" not in flags)
+
+
+def test_a_file_of_an_earlier_version_has_no_counts(runs, run_script):
+    head, *lines = csv.reader(runs.read_text(encoding="utf-8").splitlines())
+    kept = [head.index(name) for name in head if name not in ("calls", "images_asked")]
+    with runs.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([line[i] for i in kept] for line in (head, *lines))
+    text = run_script("tools/results_table", runs)
+    assert "BAR" in text and "Questions" not in text
 
 
 def test_two_files_stand_side_by_side(runs, table, tmp_path):

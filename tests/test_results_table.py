@@ -235,11 +235,11 @@ def test_runs_of_one_name_that_are_not_one_experiment(receipt, table):
 
 
 def test_what_black_boxes_were_asked_is_a_note(receipt, table):
-    receipt("cnn/bar", seed=7, result={"calls": 4998})
-    receipt("cnn/bar", seed=8, result={"calls": 5000})
+    receipt("cnn/bar", seed=7, result={"calls": 4998, "images_asked": 60000})
+    receipt("cnn/bar", seed=8, result={"calls": 5000, "images_asked": 59000})
     receipt("cnn/ilm_vp")
     _, rest = table()
-    assert "- Questions of training: BAR on dtd 5,000." in rest
+    assert "- Questions of training, and images in them: BAR on dtd 5,000 (60,000)." in rest
 
 
 def test_other_test_images_of_one_number_have_a_row_of_their_own(receipt, table):

@@ -17,7 +17,8 @@ from tools.reporting.receipts import METRICS, Receipt
 _ACCURACIES = [key for key, *_ in METRICS.values()]
 _RECEIPT = ["seconds", "device", "torch", "git_commit"]  # of result.json, as text
 HEAD = ["method", "network", "dataset", "seed", "epochs", "precision", "setting", "classes", "test_size", "test_images"]
-HEAD += [*_ACCURACIES, *_RECEIPT, "command"]
+_ASKED = ["calls", "images_asked"]  # of a black box; a file of an earlier version lacks them
+HEAD += [*_ACCURACIES, *_RECEIPT, *_ASKED, "command"]
 
 
 def write_receipts(runs: Iterable[Receipt]) -> str:
@@ -28,7 +29,7 @@ def write_receipts(runs: Iterable[Receipt]) -> str:
     for run in runs:
         place = [run.column.method, run.network, run.dataset, run.seed, run.epochs, run.args.get("precision", "")]
         setting = json.dumps(run.column.setting, ensure_ascii=False)
-        rest = ["" if (value := run.result.get(key)) is None else value for key in (*_ACCURACIES, *_RECEIPT)]
+        rest = ["" if (value := run.result.get(key)) is None else value for key in (*_ACCURACIES, *_RECEIPT, *_ASKED)]
         table.writerow([*place, setting, *run.size, run.images, *rest, shlex.join(run.command)])
     return file.getvalue()
 
@@ -44,7 +45,7 @@ def read_receipt_file(path: Path) -> tuple[list[Receipt], list[str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         lines, found = [], f"{path} cannot be read: {error}."
     else:
-        absent = [name for name in HEAD if not lines or name not in lines[0]]
+        absent = [name for name in HEAD if not lines or name not in (*lines[0], *_ASKED)]
         found = f"{path} lacks {', '.join(absent)}." if lines else f"{path} has no line of a run."
         lines = [] if absent else lines
     if not lines:
@@ -75,7 +76,7 @@ def _receipt(where: Path, line: dict[str, str]) -> Receipt:
         seed=int(line["seed"]),
         epochs=int(line["epochs"]),
         args={"epoch": int(line["epochs"]), "precision": line["precision"]},
-        result=result | {key: line[key] for key in _RECEIPT},
+        result=result | {key: line[key] for key in _RECEIPT} | {key: int(line[key]) for key in _ASKED if line.get(key)},
         command=shlex.split(line["command"]),
         size=(int(line["classes"]), int(line["test_size"])),
         images=line["test_images"],

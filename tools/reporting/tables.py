@@ -122,7 +122,7 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
         "Runs not finished, left out": [str(len(runs) - len(done))] if len(runs) > len(done) else [],
         "Second runs of one seed, left out": [str(path) for path in done.path[again]],
         f"{absent}, hence a dash": titles[~whole],
-        "Questions of training": (titles + cells.calls.map(" {:,.0f}".format))[cells.calls > 0],
+        "Questions of training, and images in them": (titles + " " + cells.asked)[cells.asked != ""],
         "Averaged over several values of a flag": (titles + " (" + cells.mixed + ")")[cells.mixed != ""],
     }
     notes = [f"{what}: {', '.join(which)}." for what, which in lists.items() if len(which)]
@@ -141,7 +141,7 @@ def build_table(runs: pd.DataFrame, args: argparse.Namespace) -> Table:
 def summed_up(runs: pd.DataFrame, tested: bool) -> pd.DataFrame:
     """The cells of a Table, with their `size`, the number of runs, and `mixed`, the flags that differ between them.
 
-    `calls` is what training asked a black box, the most of the runs; 0 for networks that give gradients.
+    `asked` is what training asked a black box, the most of the runs; "" for networks that give gradients.
 
     Args:
         tested: whether the accuracies are of the test images, whose number then counts for the `error`.
@@ -150,8 +150,14 @@ def summed_up(runs: pd.DataFrame, tested: bool) -> pd.DataFrame:
     cells = groups.accuracy.agg(["mean", "std", "count", "size"]).rename(columns={"count": "n"})
     images = groups.run.agg(lambda cell: tested * cell.iloc[0].size[1])
     error = standard_error(cells["mean"], cells["std"], cells.n, images.astype(float))
-    calls = groups.run.agg(lambda cell: max(number(run.result.get("calls")) or 0 for run in cell))
-    return cells.assign(error=error, mixed=groups.run.agg(differing_flags), epochs=groups.epochs.max(), calls=calls)
+    flags, asked = groups.run.agg(differing_flags), groups.run.agg(questions)
+    return cells.assign(error=error, mixed=flags, epochs=groups.epochs.max(), asked=asked)
+
+
+def questions(runs: pd.Series) -> str:
+    """The calls and the images that training asked, each the most of the runs; "" if no run asked."""
+    calls, images = (max(number(run.result.get(key)) or 0 for run in runs) for key in ("calls", "images_asked"))
+    return f"{calls:,.0f} ({images:,.0f})" if calls else ""
 
 
 def caption(table: Table, how: str, seeds: list[int]) -> str:
