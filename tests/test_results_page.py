@@ -47,8 +47,16 @@ def test_the_rates_are_those_with_the_best_validation_accuracy():
 
 def test_readme_has_the_figures_of_the_page():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (figures,) = re.findall(r"^\| RLM \| FLM \| ILM .*\n\|-.*\n\| (.*) \|$", text, re.MULTILINE)
-    (printed,) = (text for flags, text in PRINTED if flags.startswith("--datasets flowers102 --epochs 20"))
-    rows = ("RLM-VP", "FLM-VP", "ILM-VP (epoch 20, lr", "ILM-VP (epoch 20, map", "BLM-VP", "BLM+-VP", "LP")
-    lines = [next(line for line in printed.splitlines() if line.startswith(f"| {row}")) for row in rows]
-    assert figures.split(" | ") == [line.split("|")[2].replace("(n = 1)", "").strip(" *") for line in lines]
+    (table,) = re.findall(r"^\| epochs \| RLM \| FLM \| ILM .*\n\|-.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    rows = {
+        "20": "RLM-VP|FLM-VP|ILM-VP (epoch 20, lr|ILM-VP (epoch 20, map|BLM-VP|BLM+-VP|LP",
+        "200": "|FLM-VP|ILM-VP|||BLM+-VP|",
+    }
+    for line in table.splitlines():
+        epochs, *figures = (cell.strip() for cell in line.strip("|").split("|"))
+        flags = f"--datasets flowers102 --epochs {epochs} --transpose"
+        printed = dict(PRINTED)[flags].splitlines()
+        for name, figure in zip(rows.pop(epochs).split("|"), figures, strict=True):
+            found = next(row.split("|")[2] for row in printed if row.startswith(f"| {name}")) if name else ""
+            assert figure == found.replace("(n = 1)", "").strip(" *")
+    assert not rows
