@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Every method on flowers102, gtsrb and dtd, with the learning rate that the validation images chose for
 # efficientnet_lite0, batches of 128, 20 epochs, three seeds: most runs of docs/results.md, which has 30 epochs on dtd.
-# About half an hour on one GPU with JOBS=15. The settings are in common.sh, and SEARCH=1: instead, the runs of 4 epochs
-# with three rates each, from which tools/results_table.py --metric val --epochs 4 chooses.
+# About half an hour on one GPU with JOBS=15. The settings are in common.sh, and
+#
+#     SEARCH=1         instead, 4 epochs with three rates each, from which results_table.py --metric val --epochs 4 chooses
+#     RATES=default    the rates of the scripts, which are the papers'
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -10,7 +12,7 @@
 : "${NETWORKS:=efficientnet_lite0}"
 : "${METHODS:=rlm_vp flm_vp ilm_vp blm_vp blmp_vp smm watermark_vp lor_vp fully_vp evp linear_probing}"
 : "${SEEDS:=7 8 9}"
-: "${SEARCH:=}"
+: "${SEARCH:=}" "${RATES:=chosen}"
 : "${EPOCH:=20}"
 [[ $SEARCH ]] && EPOCH=4 SEEDS=${SEEDS%% *}
 
@@ -26,7 +28,8 @@ declare -A chosen=( # where it is not the script's default
 at() { # at NAME FLAGS...: the method with its rates; NAME may add a setting to the method's name
     local name=$1 lr rates
     shift
-    rates=${chosen[$name $dataset]:-default}
+    rates=default
+    [[ $RATES == chosen ]] && rates=${chosen[$name $dataset]:-default}
     [[ $SEARCH ]] && rates=${tried[$name]:-0.01 0.003 0.001}
     for lr in $rates; do
         [[ $lr == default ]] && lr=() || lr=(--lr "$lr")
