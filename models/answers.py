@@ -68,7 +68,7 @@ class Answers:
         except (sqlite3.Error, UnicodeDecodeError, OSError) as error:  # a damaged name is no UTF-8
             raise UserError(
                 f"{self.file} keeps the answers of a network, so that no image is asked twice.",
-                f"It cannot be used: {error}.",
+                f"It cannot be used: {str(error) or type(error).__name__}.",
                 "If it is damaged, delete it; its images are then asked again."
                 " Else set VP_RESULTS_PATH to a folder that you may write in, on a file system with locks.",
             ) from None
