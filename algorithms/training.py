@@ -79,7 +79,8 @@ def train_one_epoch(
         pieces: in which pieces a batch is computed; None: each batch as a whole.
 
     Returns:
-        `loss` (mean over images) and `acc` (fraction in [0,1]) as they were while the model trained.
+        `loss` (mean over images) and `acc` (fraction in [0,1]) as they were while the model trained, and the number of
+        `images` that it was trained on, of all processes.
 
     Raises:
         NonFiniteLoss: the loss is infinite or not a number, checked when the bar refreshes and after the last batch.
@@ -113,7 +114,7 @@ def train_one_epoch(
                 bar.set_postfix(meter.summary(), refresh=False)
     meter.over_processes()
     _check_finite(meter)
-    return meter.summary()
+    return meter.summary() | {"images": meter.images}
 
 
 def _check_finite(meter: _Meter) -> None:
@@ -248,8 +249,7 @@ def fit(
             results = {"train": train_one_epoch(model, data.train, optimizer, scaler, **training)}
         except BudgetSpent:
             return
-        images = getattr(data.train, "passes", 1) * len(data.train.labels)
-        record["images_per_second"] = images / (time.perf_counter() - train_begin)
+        record["images_per_second"] = results["train"].pop("images") / (time.perf_counter() - train_begin)
         record |= on_epoch_trained(epoch) or {}
         if not schedule_steps:
             scheduler.step()

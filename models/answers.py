@@ -21,10 +21,14 @@ class Answers:
 
     Args:
         file: it is made, with its folder, when the first answer is looked up.
+        classes: S. What has another length is damaged, and counts as missing.
+
+    Raises:
+        UserError: the file is damaged or cannot be used, in all methods.
     """
 
-    def __init__(self, file: Path):
-        self.file = file
+    def __init__(self, file: Path, classes: int):
+        self.file, self._bytes = file, 4 * classes
 
     def look_up(self, keys: Sequence[str], ask: Callable[[list[int]], Tensor]) -> Tensor:
         """The scores (B,S) of the images with these keys.
@@ -46,12 +50,13 @@ class Answers:
         with self._opened() as file:
             rows = (file.execute("SELECT scores FROM answers WHERE image = ?", [key]).fetchone() for key in keys)
             found = {key: row[0] for key, row in zip(keys, rows, strict=True) if row}
-        return {key: torch.from_numpy(np.frombuffer(scores, "<f4").astype(np.float32)) for key, scores in found.items()}
+        whole = {key: scores for key, scores in found.items() if type(scores) is bytes and len(scores) == self._bytes}
+        return {key: torch.from_numpy(np.frombuffer(scores, "<f4").astype(np.float32)) for key, scores in whole.items()}
 
     def keep(self, answers: dict[str, Tensor]) -> None:
         rows = [(key, scores.numpy().astype("<f4").tobytes()) for key, scores in answers.items()]
         with self._opened() as file, file:  # the second makes it one transaction
-            file.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
+            file.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
@@ -60,12 +65,12 @@ class Answers:
             with closing(sqlite3.connect(self.file, timeout=60)) as file:
                 file.execute("CREATE TABLE IF NOT EXISTS answers (image TEXT PRIMARY KEY, scores BLOB) WITHOUT ROWID")
                 yield file
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, OSError) as error:  # a damaged name is no UTF-8
             raise UserError(
                 f"{self.file} keeps the answers of a network, so that no image is asked twice.",
-                f"It cannot be used: {error}.",
-                "Set VP_RESULTS_PATH to a folder that you may write in, on a file system with locks;"
-                " a damaged file may be deleted.",
+                f"It cannot be used: {str(error) or type(error).__name__}.",
+                "If it is damaged, delete it; its images are then asked again."
+                " Else set VP_RESULTS_PATH to a folder that you may write in, on a file system with locks.",
             ) from None
 
 

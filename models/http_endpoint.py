@@ -2,14 +2,18 @@
 
 import json
 import os
+import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, responses
+from ipaddress import ip_address
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener, getproxies
 
 from tqdm import tqdm
 
@@ -39,6 +43,14 @@ class _NoRedirect(HTTPRedirectHandler):
         return None
 
 
+class _Proxies(ProxyHandler):
+    """The proxies of the environment. None of them reads a key, and none is asked for this machine itself."""
+
+    def proxy_open(self, request: Request, *proxy: Any) -> Any:
+        direct = _shows_key(request) or _is_loopback(request.host)
+        return None if direct else super().proxy_open(request, *proxy)
+
+
 class Endpoint:
     """An address that answers requests in JSON.
 
@@ -47,11 +59,13 @@ class Endpoint:
 
     Args:
         address: http://... or https://..., without a secret: it stands in messages (`flag_types.network`).
+        pause: seconds from one request to the next, at least.
     """
 
-    def __init__(self, address: str):
-        self.address = address
-        self._open = build_opener(_NoRedirect).open
+    def __init__(self, address: str, pause: float = 0.0):
+        self.address, self._pause = address, pause
+        self._open = build_opener(_NoRedirect, _Proxies).open
+        self._first = True  # no request has been made
 
     def insist(self, attempt: Callable[[], Any]) -> Any:
         """Calls `attempt` until it raises no NoAnswer; waits in between, longer each time. It says so once."""
@@ -64,19 +78,32 @@ class Endpoint:
                 if since is None:
                     since = time.monotonic()
                     tqdm.write(f"{self.address} does not answer ({error}). The run waits for it and then goes on.")
-                time.sleep(max(wait, error.wait))
+                time.sleep(max(wait, error.wait, self._pause))
                 wait = min(2 * wait, LONGEST_WAIT)
         if since is not None:
             tqdm.write(f"{self.address} answers again, after {time.monotonic() - since:.0f} s.")
         return answer
+
+    @contextmanager
+    def paced(self) -> Iterator[None]:
+        """A context of one request. It ends when the next one is due, also if this one had no answer."""
+        due = time.monotonic() + self._pause
+        try:
+            yield
+        except NoAnswer:
+            _sleep_until(due)
+            raise
+        _sleep_until(due)
 
     def request(self, body: bytes | None = None) -> Any:
         """What the service answers, read from JSON. A `body` is a PNG file and is sent with POST; without one: GET.
 
         Raises:
             NoAnswer: there is no answer, and a later request may have one.
-            UserError: the service refuses, and would refuse again; or its answer is no JSON.
+            UserError: the service refuses, and would refuse again; or its answer is no JSON; or the host of the first
+                request is not found.
         """
+        first, self._first = self._first, False
         headers = {"Accept": "application/json"} | ({"Content-Type": "image/png"} if body is not None else {})
         headers |= _authorization()
         try:
@@ -93,10 +120,7 @@ class Endpoint:
                 raise self._refusal(error.code) from None
             raise NoAnswer(_status(error.code), _seconds(error.headers.get("Retry-After"))) from None
         except (OSError, HTTPException) as error:  # URLError is an OSError
-            reason = error.reason if isinstance(error, URLError) else error
-            if isinstance(reason, ssl.SSLCertVerificationError):
-                raise self._untrusted(reason) from None
-            raise NoAnswer(getattr(reason, "strerror", None) or type(reason).__name__) from None
+            raise self._failure(request, error.reason if isinstance(error, URLError) else error, first) from None
         except ValueError:  # of the address, which cannot be encoded
             asked = f"{self.address}: the address of a service is needed."
             raise UserError(asked, "It has parts that no address can have.", "Correct the address.") from None
@@ -109,6 +133,19 @@ class Endpoint:
         """The error for an answer in another format."""
         asked = f"{self.address}: its answers should be as docs/black_box.md says."
         return UserError(asked, found, "Correct the service, or put a small server before it that translates.")
+
+    def _failure(self, request: Request, error: Exception, first: bool) -> Exception:
+        """What to raise where the connection failed by an `error`."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return self._untrusted(error)
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        if _shows_key(request) and not _is_loopback(request.host) and "http" in getproxies():
+            reason += "; the proxy is not asked, as it could read the key"
+        if first and isinstance(error, socket.gaierror):
+            asked = f"{self.address}: the address of a service is needed."
+            step = "Correct the address, or see whether this machine has a network, and which proxy is in http_proxy."
+            return UserError(asked, f"The host {request.host} is not found: {reason}.", step)
+        return NoAnswer(reason)
 
     def _untrusted(self, error: OSError) -> UserError:
         asked = f"{self.address}: https:// needs a certificate that this machine trusts."
@@ -134,6 +171,24 @@ def _authorization() -> dict[str, str]:
         asked = f"The environment variable {KEY} holds the key of the service."
         raise UserError(asked, "It has characters that no header can hold.", "Set it to the key alone.")
     return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _shows_key(request: Request) -> bool:
+    """Whether a proxy could read the request's key. In https:// it only learns the name of the host."""
+    return request.type == "http" and request.has_header("Authorization")
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host, perhaps with a port, is this machine by one of its own addresses: localhost, 127.*, ::1."""
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _sleep_until(due: float) -> None:
+    time.sleep(max(0.0, due - time.monotonic()))
 
 
 def _status(code: int) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,7 +39,7 @@ class HttpService(BlackBox):
     """
 
     def __init__(self, address: str, device: torch.device | str = "cpu", **budget: int | None):
-        endpoint = _Endpoint(address)
+        endpoint = _Endpoint(address, _pause())
         told = endpoint.insist(endpoint.description)
         fingerprint = hashlib.sha256(repr(sorted(told.items())).encode()).hexdigest()[:16]
         zero = torch.zeros(3, 1, 1, device=device)
@@ -50,9 +49,9 @@ class HttpService(BlackBox):
             SimpleNamespace(class_names=names, input_size=size, mean=zero, std=zero + 1, setup=setup), **budget
         )
         self.fingerprint, self._endpoint = fingerprint, endpoint
-        self._as_logits, self._pause = told["scores"] == "logits", _pause()
+        self._as_logits = told["scores"] == "logits"
         kept = answers_file(f"{address.partition('://')[2]}-{fingerprint}")
-        self._answers, self._lock = Answers(kept), kept.with_suffix(".lock")
+        self._answers, self._lock = Answers(kept, len(names)), kept.with_suffix(".lock")
 
     def answer(self, images: Tensor) -> Tensor:
         scores = torch.stack([self._one(png_of(image)) for image in images]).to(images.device)
@@ -67,12 +66,11 @@ class HttpService(BlackBox):
     def _ask(self, key: str, png: bytes) -> Tensor:
         """Asks once. The lock is held until the next request is due, so that all processes together keep the rate."""
         with locked(self._lock):
-            begin = time.monotonic()
             if kept := self._answers.find([key]):  # another process has asked meanwhile
                 return kept[key]
-            scores = self._endpoint.scores(png, len(self.class_names))
-            self._answers.keep({key: scores})
-            time.sleep(max(0.0, self._pause - (time.monotonic() - begin)))
+            with self._endpoint.paced():
+                scores = self._endpoint.scores(png, len(self.class_names))
+                self._answers.keep({key: scores})
         return scores
 
 

@@ -20,13 +20,15 @@ class LocalService(BlackBox):
 
     Args:
         network: a frozen `Network`, such as a CLIP.
-        run: how it computes, and in which `pieces`. Answers of another precision are others.
+        run: how it computes, and in which `pieces`. Answers of another precision are others. Those of another device
+            are not, as for all results: they differ by rounding.
     """
 
     def __init__(self, network: Network, run: Execution):
         super().__init__(network, pieces=getattr(run, "pieces", None))
         self.fingerprint = _hash(f"{network.fingerprint} {network.class_names}".encode())[:16]
-        self._answers = Answers(answers_file(f"{self.fingerprint}-{run.precision}{'-plain' * run.plain}"))
+        kept = answers_file(f"{self.fingerprint}-{run.precision}{'-plain' * run.plain}")
+        self._answers = Answers(kept, len(self.class_names))
 
     def answer(self, images: Tensor) -> Tensor:
         keys = [_hash(image.cpu().numpy().tobytes()) for image in images.detach()]

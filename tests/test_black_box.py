@@ -1,7 +1,9 @@
 """A network that only answers: what it hides, what it counts, and where its budget ends."""
 
 import argparse
+import itertools
 import json
+import time
 
 import pytest
 import torch
@@ -22,12 +24,6 @@ from tools.common.asked import Asked
 from tools.evaluating.attacking import attacked_model
 
 
-class Batches(list):
-    @property
-    def labels(self) -> torch.Tensor:
-        return torch.cat([labels for _, labels in self])
-
-
 class Splits:
     def __init__(self, batches):
         self.train, self.val, self.test = batches, None, batches
@@ -42,12 +38,12 @@ def small() -> Network:
     return network_of(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5)), 5, 8)
 
 
-def batches(sizes=(4, 4, 2)) -> Batches:
+def batches(sizes=(4, 4, 2)) -> list[tuple[torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    return Batches(
+    return [
         (torch.rand(size, 3, 4, 4, generator=generator), torch.randint(3, (size,), generator=generator))
         for size in sizes
-    )
+    ]
 
 
 def prompted(**budget) -> Prompted:
@@ -158,7 +154,7 @@ def test_a_step_asks_as_often_as_its_optimizer_evaluates():
     result = train_one_epoch(model, batches(), spsa(model), scaler())
     counts = {"calls": 3 * 4, "images_asked": 10 * 4, "evaluation_calls": 0, "evaluation_images_asked": 0}
     assert model.network.questions.record == counts
-    assert set(result) == {"loss", "acc"}
+    assert set(result) == {"loss", "acc", "images"} and result["images"] == 10
     evaluate(model, batches())
     assert model.network.questions.record == counts | {"evaluation_calls": 3, "evaluation_images_asked": 10}
 
@@ -168,7 +164,7 @@ def test_the_first_evaluation_of_a_step_is_summed_up_and_observed():
     optimizer = SPSA_GC(model.prompt.parameters(), draws=2, c=1e-12, lr=1e-12)  # it stays where it is
     result = train_one_epoch(model, batches(), optimizer, scaler(), observe=lambda *batch: seen.append(batch))
     assert [len(labels) for _, labels in seen] == [4, 4, 2]
-    assert result == pytest.approx(evaluate(model, batches()), rel=1e-5)
+    assert result == pytest.approx(evaluate(model, batches()) | {"images": 10}, rel=1e-5)
 
 
 def test_all_evaluations_of_a_step_draw_the_same_random_numbers():
@@ -215,6 +211,12 @@ def test_past_the_budget_training_ends_with_the_epoch_that_it_paid_a_part_of():
     assert len(run(model)) == 2
     assert model.network.questions.record["calls"] == 17
     assert model.network.questions.record["evaluation_calls"] == 6
+
+
+def test_an_epoch_that_the_budget_cuts_is_as_fast_as_what_it_trained_on(monkeypatch):
+    seconds = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))  # so each training takes a second
+    assert [record["images_per_second"] for record in run(prompted(calls=12 + 4 + 1))] == [10, 4]
 
 
 def test_an_epoch_without_a_step_is_left_out():

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
+from make_data import make_corruptions
 from test_experiments import SMALL, checkpoint, only_run
 from test_pieces import InPieces
 from tiny import network_of
@@ -169,6 +170,26 @@ def test_the_receipt_has_the_attack_and_another_one_is_computed_anew(trained, ru
         run_script(*words, *more)
         assert "is of this checkpoint" not in capsys.readouterr().out
     assert json.loads(kept.read_text())["attack"]["attacker_sees"] == "network and map, not the prompt"
+
+
+def test_an_output_of_another_kind_is_not_replaced(trained, run_script, tmp_path):
+    make_corruptions(tmp_path / "c", num_classes=4, each=6, side=32)
+    kinds = {
+        "--attack": ("--attack", "pgd", "--steps", 1),
+        "--calibration": ("--calibration",),
+        "--corruptions": ("--corruptions", tmp_path / "c"),
+    }
+    words = ("tools/evaluate", "--checkpoint", trained, "--output")
+    for kind, flags in kinds.items():
+        kept = tmp_path / "kept.json"
+        run_script(*words, kept)
+        run_script(*words, kept, *flags)  # it has all that was in the file, and more
+        content = kept.read_bytes()
+        for other in kinds.keys() - {kind}:
+            with pytest.raises(UserError, match=f"It holds the result of {kind}, which would be lost"):
+                run_script(*words, kept, *kinds[other])
+        assert kept.read_bytes() == content
+        kept.unlink()
 
 
 @pytest.mark.parametrize(

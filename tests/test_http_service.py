@@ -3,10 +3,13 @@
 import json
 import os
 import re
+import socket
+import sqlite3
 import ssl
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -46,8 +49,10 @@ def of_brightness(images: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch):
     """No proxy between test and server; short waits."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "VP_SERVICE_KEY"):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.delenv("VP_SERVICE_KEY", raising=False)
     monkeypatch.setattr(http_endpoint, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(cfg, "service_rate", "")
 
@@ -135,7 +140,7 @@ def test_several_runs_at_a_time_ask_each_image_once(serve):
 
 
 def test_answers_are_found_in_the_order_of_the_keys(tmp_path):
-    kept, asked = Answers(tmp_path / "new" / "a.sqlite"), []
+    kept, asked = Answers(tmp_path / "new" / "a.sqlite", classes=2), []
 
     def ask(positions):
         asked.append(positions)
@@ -146,11 +151,33 @@ def test_answers_are_found_in_the_order_of_the_keys(tmp_path):
     assert asked == [[0, 1], [0]]
 
 
-def test_a_damaged_file_of_answers_is_a_mistake(tmp_path):
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda content: b"no database" * 200, "file is not a database"),
+        (lambda content: content[: len(content) // 2], "malformed"),
+        (lambda content: content.replace(b"CREATE TABLE", b"CREATE T\xffBLE"), "used: [^.]"),  # no UTF-8
+    ],
+)
+def test_a_damaged_file_of_answers_is_a_mistake(damage, said, tmp_path):
     file = tmp_path / "a.sqlite"
-    file.write_bytes(b"no database" * 200)
-    with pytest.raises(UserError, match=r"keeps the answers.*\n.*file is not a database"):
-        Answers(file).find(["x"])
+    Answers(file, classes=2).keep({"x": torch.ones(2)})
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=said) as caught:
+        Answers(file, classes=2).find(["x"])
+    assert caught.value.asked.startswith(f"{file} keeps the answers") and "delete it" in caught.value.next_step
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\0" * 7, b"\0" * 12, "text", None])
+def test_a_damaged_answer_is_asked_anew(damaged, serve):
+    server = serve()
+    first = HttpService(server.address)(images(2))
+    (file,) = (cfg.results_path / "answers").glob("*.sqlite")
+    with closing(sqlite3.connect(file)) as kept, kept:
+        kept.execute("UPDATE answers SET scores = ? WHERE image = (SELECT min(image) FROM answers)", [damaged])
+    for _ in range(2):
+        assert torch.equal(HttpService(server.address)(images(2)), first)
+    assert sorted(server.asked.values()) == [1, 2]
 
 
 # Waiting --------------------------------------------------------------------------------------------------------------
@@ -198,6 +225,20 @@ def test_a_rate_is_kept(serve, slept, monkeypatch):
     assert len(slept) == 3 and all(1.5 < seconds <= 2 for seconds in slept)
 
 
+def test_a_rate_counts_requests_without_an_answer(serve, slept, monkeypatch):
+    monkeypatch.setattr(cfg, "service_rate", "0.1")
+    server = serve()
+    server.failures = [(503, {})]
+    service = HttpService(server.address)
+    assert slept == [10]  # between the first GET and the second
+    slept.clear()
+    server.failures = [(503, {}), b'{"scores": [0.5,']
+    for _ in range(2):  # no other process may ask meanwhile: `_ask` holds the lock
+        with pytest.raises(NoAnswer):
+            service._ask("key", png_of(images(1)[0]))
+    assert len(slept) == 2 and all(9 < seconds <= 10 for seconds in slept)
+
+
 def test_a_rate_that_is_none(serve, monkeypatch):
     monkeypatch.setattr(cfg, "service_rate", "fast")
     with pytest.raises(UserError, match="'fast'"):
@@ -231,6 +272,36 @@ def test_a_service_that_says_no_for_good_is_a_mistake(status, said, serve, slept
 def test_an_address_that_no_machine_can_have_is_a_mistake(address):
     with pytest.raises(UserError, match="Correct the address"):
         http_endpoint.Endpoint(address).request()
+
+
+@pytest.fixture
+def unknown(monkeypatch) -> set[str]:
+    """Hosts that no name server knows."""
+    names, find = {"misspelt.example"}, socket.getaddrinfo
+
+    def getaddrinfo(host, *more, **options):
+        if host in names:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return find(host, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return names
+
+
+def test_a_misspelt_host_is_not_waited_for(unknown, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits"))
+    with pytest.raises(UserError, match=r"misspelt\.example is not found: Name or service not known") as caught:
+        HttpService("http://misspelt.example/")
+    assert "Correct the address" in caught.value.next_step
+
+
+def test_a_host_that_is_not_found_any_more_is_waited_for(serve, unknown, slept, monkeypatch, capsys):
+    service = HttpService(serve().address)
+    unknown.add("127.0.0.1")
+    monkeypatch.setattr(time, "sleep", lambda seconds: slept.append(seconds) or (seconds and unknown.clear()))
+    assert service(images(1)).shape == (1, 2)
+    assert slept == [0, 1, 0]
+    assert "does not answer (Name or service not known). The run waits" in capsys.readouterr().out
 
 
 def test_a_certificate_that_is_not_trusted_is_a_mistake(slept):
@@ -344,6 +415,54 @@ def test_a_redirection_gets_no_key(serve, monkeypatch):
     with pytest.raises(UserError, match="HTTP 307"):
         HttpService(server.address)
     assert not other.headers
+
+
+def test_a_proxy_gets_no_key_in_plain_text(serve, unknown, monkeypatch):
+    proxy = serve()
+    monkeypatch.setenv("http_proxy", proxy.address)
+    assert HttpService("http://misspelt.example/").class_names == ("a", "b")  # the proxy answers for it
+    monkeypatch.setenv("VP_SERVICE_KEY", KEY)
+    with pytest.raises(UserError, match="the proxy is not asked, as it could read the key"):
+        HttpService("http://misspelt.example/")
+    assert [headers["Host"] for headers in proxy.headers] == ["misspelt.example"]
+
+
+def test_a_proxy_sees_of_https_no_more_than_the_host(unknown, monkeypatch):
+    sent = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_CONNECT(self):
+            sent.append((self.path, dict(self.headers)))
+            self.send_error(502)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        Thread(target=proxy.handle_request, daemon=True).start()
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        monkeypatch.setenv("VP_SERVICE_KEY", KEY)
+        with pytest.raises(NoAnswer):
+            http_endpoint.Endpoint("https://misspelt.example/path").request()
+    ((host, headers),) = sent
+    assert host == "misspelt.example:443" and KEY not in str(headers) and "path" not in str(headers)
+
+
+def test_this_machine_is_asked_without_a_proxy(serve, monkeypatch):
+    server, proxy = serve(), serve()
+    monkeypatch.setenv("http_proxy", proxy.address)
+    HttpService(server.address)
+    assert (len(server.headers), len(proxy.headers)) == (1, 0)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:8000", "127.3.2.1", "[::1]", "[::1]:8000"])
+def test_addresses_of_this_machine(host):
+    assert http_endpoint._is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["localhost.example", "10.0.0.1:8000", "127.0.0.1.example", "[::2]:1", ""])
+def test_addresses_of_other_machines(host):
+    assert not http_endpoint._is_loopback(host)
 
 
 # Runs -----------------------------------------------------------------------------------------------------------------

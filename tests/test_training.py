@@ -72,7 +72,7 @@ def test_one_epoch_equals_steps_by_hand():
         weight, bias = weight - 0.5 * error.T @ x, bias - 0.5 * error.sum(0)
     torch.testing.assert_close(model.weight.detach(), weight)
     torch.testing.assert_close(model.bias.detach(), bias)
-    assert result == pytest.approx({"loss": total / 11, "acc": correct / 11}, rel=1e-12)
+    assert result == pytest.approx({"loss": total / 11, "acc": correct / 11, "images": 11}, rel=1e-12)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -105,6 +105,7 @@ def main(argv: list[str] | None = None) -> dict:
     if asked.items() <= kept.items():
         print(f"{args.output} is of this checkpoint and these images. Its result:", describe(kept), sep="\n")
         return kept
+    check_nothing_is_lost(args, kept)
     attacked = attacked_model(args, model, splits.num_classes) if args.attack else None
     load, pieces = loading(args, transforms), pieces_for(args.memory, args.device)
     calibration = Fit(None, without) if args.calibration else None
@@ -127,6 +128,15 @@ def main(argv: list[str] | None = None) -> dict:
         if args.calibration:
             draw(args.output.with_suffix(".png"), result)
     return result
+
+
+def check_nothing_is_lost(args: argparse.Namespace, kept: dict) -> None:
+    """Raises a UserError if --output holds what another command found and this one does not look for."""
+    kinds = [kind for kind in ("attack", "calibration", "corruptions") if kind in kept]
+    if lost := [f"--{kind}" for kind in kinds if not getattr(args, kind)]:
+        asked = f"--output {args.output}: a file for the result of this command."
+        found = f"It holds the result of {' and '.join(lost)}, which would be lost."
+        raise UserError(asked, found, "Name another file, or delete this one.")
 
 
 def loading(args: argparse.Namespace, transforms: Sequence[Callable]) -> Callable[..., Loader]:
