@@ -145,8 +145,8 @@ def ares(small, run_script):
     return lambda *more: run_script("experiments/cnn/ares", "--service", "tiny", *WORDS, "--epoch", 2, *more)
 
 
-def lines() -> list[dict]:
-    log = only_run("experiments/cnn/ares") / "log.jsonl"
+def lines(script: str = "experiments/cnn/ares") -> list[dict]:
+    log = only_run(script) / "log.jsonl"
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
@@ -294,6 +294,33 @@ def test_a_better_service_is_the_result(small, run_script, words, monkeypatch, c
     saved = only_run("experiments/clip/ares") / "best.pth"
     assert run_script("tools/evaluate", "--checkpoint", saved)["acc"] == result["test_acc_last"]
     assert run_script(*ares) == result
+
+
+def test_a_better_service_stays_the_result_of_a_run_that_stopped_just_before_its_end(
+    small, run_script, words, monkeypatch, capsys
+):
+    """The checkpoint is the service's. The same command neither asks nor learns again, and its receipt is the same."""
+    prefer(monkeypatch, 0.6)
+    words = ("experiments/clip/ares", *words("experiments/clip/ares"), "--epoch", 2, "--fallback", 0.05)
+    whole, log = run_script(*words), lines("experiments/clip/ares")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="Interrupted"):
+        patch.setattr(RunFolder, "finish", interrupt)
+        run_script(*words, "--fresh")
+    monkeypatch.setattr(LocalService, "answer", None)
+    monkeypatch.setattr(priming, "train_head", None)
+    again = run_script(*words)
+    assert "Continuing after epoch 1" in capsys.readouterr().out
+    assert without_times(again) == without_times(whole)
+    assert list(map(without_times, lines("experiments/clip/ares"))) == list(map(without_times, log))
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def without_times(record: dict) -> dict:
+    return {name: value for name, value in record.items() if "second" not in name or name == "second_stage_data"}
 
 
 def test_a_network_that_is_as_good_is_prompted(ares, monkeypatch):

@@ -234,22 +234,23 @@ class Run:
             receipt["mapping_source"] = self.args.mapping_source
         return self.folder.finish(**receipt)
 
-    def evaluate(self, model: nn.Module, data, **receipt: Any) -> dict:
+    def evaluate(self, model: nn.Module, data, record: dict[str, Any] | None = None, **receipt: Any) -> dict:
         """A run without training: the model's test accuracy, saved and printed like that of a trained model.
 
-        `receipt` are more entries of result.json.
+        `receipt` are more entries of result.json; those of `record` are in the log, too.
         """
+        record, questions = record or {}, getattr(model.network, "questions", None)
         counter = self._drawn_counter(model, data)
-        self.folder.track({**data.setup, **model.setup}, data.dataset.sizes, model.saved)
+        parts = model.saved | ({"questions_dict": questions} if questions else {})
+        self.folder.track({**data.setup, **model.setup}, data.dataset.sizes, parts)
         targets = self.folder.tested = TargetPredictions(data.test.labels, data.test.positions)
         if not self.folder.log.records:  # else an earlier start stopped just before its end
             begin = time.perf_counter()
             observers = {"observe": counter, "observe_targets": targets}
             result = evaluate(model, data.test, **observers, pieces=self.pieces, description="test")
             seconds = {"seconds": time.perf_counter() - begin}
-            self.folder.end_epoch(0, {f"test_{name}": value for name, value in result.items()} | seconds)
-        asked = getattr(model.network, "questions", None)
-        return self.folder.finish(**receipt, **(asked.record if asked else {}))
+            self.folder.end_epoch(0, record | {f"test_{name}": value for name, value in result.items()} | seconds)
+        return self.folder.finish(**receipt, **record, **(questions.record if questions else {}))
 
     @staticmethod
     def _counter(model) -> PredictionCounter:
