@@ -150,6 +150,19 @@ def lines(script: str = "experiments/cnn/ares") -> list[dict]:
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
+def interrupt_after_an_epoch(run, monkeypatch) -> None:
+    """Ctrl-C as soon as the first checkpoint is there."""
+    end_epoch = RunFolder.end_epoch
+
+    def interrupted(*args):
+        end_epoch(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="Interrupted"):
+        patch.setattr(RunFolder, "end_epoch", interrupted)
+        run()
+
+
 def test_one_question_for_each_training_image_and_none_for_the_test(ares):
     result = ares()
     counts = {"calls": 3, "images_asked": 24, "evaluation_calls": 0, "evaluation_images_asked": 0}
@@ -172,17 +185,8 @@ def test_the_checkpoint_has_the_head_and_evaluates_and_predicts_alike(ares, run_
 
 
 def test_going_on_in_the_second_stage_asks_and_learns_nothing_again(ares, monkeypatch):
-    end_epoch = RunFolder.end_epoch
-
-    def interrupt(self, epoch, record):
-        end_epoch(self, epoch, record)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "end_epoch", interrupt)
-    with pytest.raises(UserError, match="Interrupted"):
-        ares()
+    interrupt_after_an_epoch(ares, monkeypatch)
     head = checkpoint(only_run("experiments/cnn/ares") / "ckpt.pth")["head_dict"]
-    monkeypatch.setattr(RunFolder, "end_epoch", end_epoch)
     monkeypatch.setattr(LocalService, "answer", None)
     monkeypatch.setattr(priming, "train_head", None)
     assert ares()["images_asked"] == 24
@@ -200,15 +204,7 @@ def test_the_second_stage_sees_the_same_images_or_all(ares):
 
 
 def test_an_interrupted_run_of_another_service_is_refused(ares, monkeypatch):
-    end_epoch = RunFolder.end_epoch
-
-    def interrupt(self, epoch, record):
-        end_epoch(self, epoch, record)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "end_epoch", interrupt)
-    with pytest.raises(UserError, match="Interrupted"):
-        ares()
+    interrupt_after_an_epoch(ares, monkeypatch)
     monkeypatch.setattr(LocalService, "__init__", other_fingerprint(LocalService.__init__))
     with pytest.raises(UserError, match=r"service_weights \w+, not another"):
         ares()
@@ -304,19 +300,13 @@ def test_a_better_service_stays_the_result_of_a_run_that_stopped_just_before_its
     words = ("experiments/clip/ares", *words("experiments/clip/ares"), "--epoch", 2, "--fallback", 0.05)
     whole, log = run_script(*words), lines("experiments/clip/ares")
 
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="Interrupted"):
-        patch.setattr(RunFolder, "finish", interrupt)
-        run_script(*words, "--fresh")
+    interrupt_after_an_epoch(lambda: run_script(*words, "--fresh"), monkeypatch)
     monkeypatch.setattr(LocalService, "answer", None)
     monkeypatch.setattr(priming, "train_head", None)
     again = run_script(*words)
     assert "Continuing after epoch 1" in capsys.readouterr().out
     assert without_times(again) == without_times(whole)
     assert list(map(without_times, lines("experiments/clip/ares"))) == list(map(without_times, log))
-
-
-def interrupt(*args, **kwargs):
-    raise KeyboardInterrupt
 
 
 def without_times(record: dict) -> dict:
