@@ -107,9 +107,16 @@ def compare(
     Raises:
         ServiceIsBetter: it is less accurate.
     """
-    record = {}
-    for name, model, images in (("primed_acc", network, data), ("service_acc", service, service_data)):
-        record[name] = evaluate(model, images.val or images.train_as_eval, pieces=pieces, description=name)["acc"]
-    if record["primed_acc"] < record["service_acc"] - tolerance:
+    accuracies = [
+        evaluate(model, images.val or images.train_as_eval, pieces=pieces, description=name)["acc"]
+        for name, model, images in (("primed_acc", network, data), ("service_acc", service, service_data))
+    ]
+    return choose(*accuracies, tolerance)
+
+
+def choose(primed_acc: float, service_acc: float, tolerance: float) -> dict[str, float]:
+    """What `compare` returns or raises, once both accuracies are known."""
+    record = {"primed_acc": primed_acc, "service_acc": service_acc}
+    if primed_acc < service_acc - tolerance:
         raise ServiceIsBetter(record)
     return record

@@ -29,6 +29,16 @@ _FIXED: dict[type, tuple[str, ...]] = {
 }
 
 
+def random_crops(size: int) -> dict[str, list[Callable]]:
+    """`train` and `eval` of AttrVR (Cai et al., ICLR 2025), DVP and RVP: crops of `size` pixels of a bicubic resize.
+
+    Training crops a random part of the image and flips it at random; evaluation takes the centre.
+    """
+    resize = v2.Resize(size, InterpolationMode.BICUBIC)
+    train = [resize, v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
+    return {"train": train, "eval": [resize, v2.CenterCrop(size)]}
+
+
 def split_transforms(transforms: Sequence[Callable]) -> tuple[list[Callable], list[Callable]]:
     """The fixed part of a list of transforms, and the part that runs in every epoch."""
     kinds = [type(transform) in _FIXED for transform in transforms]

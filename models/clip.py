@@ -127,21 +127,19 @@ def tokens_of(texts: Sequence[str], tokenize: Callable[[list[str]], Tensor]) -> 
     return tokens
 
 
-def name_similarities(
-    which, run: Execution, source_names: Sequence[str], target_names: Sequence[str]
-) -> tuple[Tensor, str]:
-    """(S,T) float32 on the CPU: the cosines of CLIP's text embeddings of the bare names; and the hash of its weights.
+def name_similarities(which, run: Execution, source_names: Sequence[str], target_names: Sequence[str]) -> Tensor:
+    """(S,T) float32 on the CPU: the cosines of CLIP's text embeddings of the bare names.
 
     Names that differ only in capitals have the same embedding, such as ImageNet's dog Cardigan and its garment.
 
     Args:
-        which, run: as in `load_clip`.
+        which, run: as in `load_clip`. The run is told the weights as `name_clip_weights`.
     """
     model, tokenize = build_clip(find_clip(which.clip_model, which.pretrained, which.clip_config, which.preprocess))
-    weights = weights_hash(model)
+    run.identify(name_clip_weights=weights_hash(model))
     model.to(run.device)
     sources, targets = (encode_texts(model, tokenize(list(names))) for names in (source_names, target_names))
-    return (sources @ targets.T).cpu(), weights
+    return (sources @ targets.T).cpu()
 
 
 @torch.no_grad()

@@ -133,6 +133,13 @@ class LinearLabels(Part):
         return _named_weights(self.layer.weight.detach().T, source_names, target_names)
 
 
+def one_to_one(num_target: int) -> SelectLabels:
+    """Target t has the source label t, as on CLIP with one text prompt a class."""
+    mapping = SelectLabels(num_target)
+    mapping.set(torch.arange(num_target))
+    return mapping
+
+
 def empty_mapping(kind: str, num_source: int, num_target: int, num_sources: int = 1) -> Part:
     """The output mapping that a rule of `algorithms/mapping_rules.py` fits; not set yet.
 

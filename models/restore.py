@@ -16,7 +16,7 @@ from models.clip import TEMPLATES, build_classifier, build_encoder, text_prompts
 from models.clip_preprocess import earlier_preprocessing
 from models.clip_source import ClipRow, find_clip
 from models.networks import Execution, LinearHead, Network, load_network
-from models.output_mapping import SelectLabels
+from models.output_mapping import SelectLabels, one_to_one
 from models.part import Part, rebuilt
 from models.primed import PrimedNetwork
 from models.prompted import Prompted
@@ -131,9 +131,8 @@ def _mapped_clip(setup: dict, mapping: Part, run: Execution) -> tuple[Network, P
     averaged = names if clip.get("ensemble") else ()
     if averaged or not isinstance(mapping, SelectLabels) or mapping.index.ndim > 1:
         return build_classifier(row, run, texts, templates, averaged), mapping
-    chosen = SelectLabels(mapping.num_target)
-    chosen.set(torch.arange(mapping.num_target))
-    return build_classifier(row, run, [texts[source] for source in mapping.index.tolist()], templates), chosen
+    chosen = [texts[source] for source in mapping.index.tolist()]
+    return build_classifier(row, run, chosen, templates), one_to_one(mapping.num_target)
 
 
 def clip_row(setup: dict) -> ClipRow:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from models.output_mapping import SelectLabels
+from models.output_mapping import one_to_one
 from models.part import Part
 from models.prompted import Prompted
 
@@ -113,6 +113,4 @@ def folded(model: Prompted, target_names: Sequence[str]) -> Prompted:
             shared with the result.
     """
     head = model.mapping(model.network.bank.T).T.contiguous()  # bank.T: what the D unit vectors have for source logits
-    mapping = SelectLabels(len(target_names))
-    mapping.set(torch.arange(len(target_names)))
-    return Prompted(model.prompt, model.network.over(head, target_names), mapping)
+    return Prompted(model.prompt, model.network.over(head, target_names), one_to_one(len(target_names)))

@@ -145,9 +145,22 @@ def ares(small, run_script):
     return lambda *more: run_script("experiments/cnn/ares", "--service", "tiny", *WORDS, "--epoch", 2, *more)
 
 
-def lines() -> list[dict]:
-    log = only_run("experiments/cnn/ares") / "log.jsonl"
+def lines(script: str = "experiments/cnn/ares") -> list[dict]:
+    log = only_run(script) / "log.jsonl"
     return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def interrupt_after_an_epoch(run, monkeypatch) -> None:
+    """Ctrl-C as soon as the first checkpoint is there."""
+    end_epoch = RunFolder.end_epoch
+
+    def interrupted(*args):
+        end_epoch(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="Interrupted"):
+        patch.setattr(RunFolder, "end_epoch", interrupted)
+        run()
 
 
 def test_one_question_for_each_training_image_and_none_for_the_test(ares):
@@ -172,17 +185,8 @@ def test_the_checkpoint_has_the_head_and_evaluates_and_predicts_alike(ares, run_
 
 
 def test_going_on_in_the_second_stage_asks_and_learns_nothing_again(ares, monkeypatch):
-    end_epoch = RunFolder.end_epoch
-
-    def interrupt(self, epoch, record):
-        end_epoch(self, epoch, record)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "end_epoch", interrupt)
-    with pytest.raises(UserError, match="Interrupted"):
-        ares()
+    interrupt_after_an_epoch(ares, monkeypatch)
     head = checkpoint(only_run("experiments/cnn/ares") / "ckpt.pth")["head_dict"]
-    monkeypatch.setattr(RunFolder, "end_epoch", end_epoch)
     monkeypatch.setattr(LocalService, "answer", None)
     monkeypatch.setattr(priming, "train_head", None)
     assert ares()["images_asked"] == 24
@@ -200,15 +204,7 @@ def test_the_second_stage_sees_the_same_images_or_all(ares):
 
 
 def test_an_interrupted_run_of_another_service_is_refused(ares, monkeypatch):
-    end_epoch = RunFolder.end_epoch
-
-    def interrupt(self, epoch, record):
-        end_epoch(self, epoch, record)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "end_epoch", interrupt)
-    with pytest.raises(UserError, match="Interrupted"):
-        ares()
+    interrupt_after_an_epoch(ares, monkeypatch)
     monkeypatch.setattr(LocalService, "__init__", other_fingerprint(LocalService.__init__))
     with pytest.raises(UserError, match=r"service_weights \w+, not another"):
         ares()
@@ -294,6 +290,27 @@ def test_a_better_service_is_the_result(small, run_script, words, monkeypatch, c
     saved = only_run("experiments/clip/ares") / "best.pth"
     assert run_script("tools/evaluate", "--checkpoint", saved)["acc"] == result["test_acc_last"]
     assert run_script(*ares) == result
+
+
+def test_a_better_service_stays_the_result_of_a_run_that_stopped_just_before_its_end(
+    small, run_script, words, monkeypatch, capsys
+):
+    """The checkpoint is the service's. The same command neither asks nor learns again, and its receipt is the same."""
+    prefer(monkeypatch, 0.6)
+    words = ("experiments/clip/ares", *words("experiments/clip/ares"), "--epoch", 2, "--fallback", 0.05)
+    whole, log = run_script(*words), lines("experiments/clip/ares")
+
+    interrupt_after_an_epoch(lambda: run_script(*words, "--fresh"), monkeypatch)
+    monkeypatch.setattr(LocalService, "answer", None)
+    monkeypatch.setattr(priming, "train_head", None)
+    again = run_script(*words)
+    assert "Continuing after epoch 1" in capsys.readouterr().out
+    assert without_times(again) == without_times(whole)
+    assert list(map(without_times, lines("experiments/clip/ares"))) == list(map(without_times, log))
+
+
+def without_times(record: dict) -> dict:
+    return {name: value for name, value in record.items() if "second" not in name or name == "second_stage_data"}
 
 
 def test_a_network_that_is_as_good_is_prompted(ares, monkeypatch):

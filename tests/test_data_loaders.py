@@ -10,9 +10,10 @@ from test_data_transforms import BICUBIC, make_mixed
 from torchvision.transforms import v2
 
 import data.fetching
+from data.batches import WHOLE, Loader
 from data.catalog import find_dataset
 from data.fetching import _on_device, gather
-from data.loaders import WHOLE, Loader, build_data, build_loader, load_data, read_dataset
+from data.loaders import build_data, build_loader, load_data, read_dataset
 from data.sources import ImageArrays
 from data.splits import Splits, whole
 from data.transforms import decode

@@ -11,8 +11,9 @@ from make_data import noise, write_image
 from PIL import ExifTags, Image
 from test_experiments import SMALL, folder
 
+from data.batches import as_floats
 from data.fetching import readable_batches
-from data.loaders import as_floats, build_loader
+from data.loaders import build_loader
 from data.loose_images import NO_LABEL, find_images, labels_by_file, labels_by_folder, read_labels
 from data.sources import ImageFiles
 from data.splits import whole

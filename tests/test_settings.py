@@ -11,7 +11,7 @@ from tiny import ROOT
 from torchvision.transforms import v2
 
 from data import catalog
-from data.loaders import Loader
+from data.batches import Loader
 from data.transforms import describe_transforms
 from errors import UserError
 from models.clip import TEMPLATES

@@ -97,7 +97,7 @@ def test_the_layer_has_a_learning_rate_of_its_own(run_script):
 
 def test_cosines_of_names(tiny_clip):
     sources, targets = ("ant", "Cardigan", "cardigan"), ("bee", "cow")
-    similarities, weights = name_similarities(Flags(tiny_clip), CPU, sources, targets)
+    similarities = name_similarities(Flags(tiny_clip), CPU, sources, targets)
     open_clip.add_model_config(tiny_clip["--clip-config"])
     clip = open_clip.create_model("tiny-clip", pretrained=tiny_clip["--pretrained"]).eval()
     tokenize = open_clip.get_tokenizer("tiny-clip")
@@ -107,7 +107,6 @@ def test_cosines_of_names(tiny_clip):
                 one, other = (clip.encode_text(tokenize([name]))[0] for name in (source, target))
                 assert similarities[s, t].item() == pytest.approx(cosine_similarity(one, other, dim=0).item(), abs=1e-5)
     assert torch.equal(similarities[1], similarities[2])
-    assert len(weights) > 8
 
 
 @pytest.mark.parametrize("script", ["semantic_vp", "auto_vp"])
@@ -117,7 +116,7 @@ def test_a_map_of_names_follows_the_names_alone(script, run_script, tiny_clip):
     run_script(f"experiments/cnn/{script}", *flags)
     run = only_run(f"experiments/cnn/{script}")
     network = load_network("tiny")
-    similarities, _ = name_similarities(Flags(tiny_clip), CPU, network.class_names, ("ant", "bee", "cow", "doe"))
+    similarities = name_similarities(Flags(tiny_clip), CPU, network.class_names, ("ant", "bee", "cow", "doe"))
     expected = semantic_label_mapping(similarities, 3)
     assert torch.equal(checkpoint(run / "ckpt.pth")["mapping_sequence"], expected)
     assert "name-cliptiny-clip-" in run.name

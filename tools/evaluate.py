@@ -34,9 +34,10 @@ from algorithms.calibration import BINS, Reliability
 from algorithms.pieces import Pieces
 from algorithms.predictions import PredictionCounter
 from algorithms.training import evaluate
+from data.batches import Loader
 from data.catalog import find_dataset
 from data.corruptions import read_corruptions
-from data.loaders import Loader, build_loader
+from data.loaders import build_loader
 from data.splits import Split, Splits
 from data.transforms import restore_transforms
 from errors import UserError

@@ -23,10 +23,10 @@ import torch
 from PIL import Image
 
 from algorithms.training import progress
+from data.batches import as_floats
 from data.cache import looks_empty, tell_empty
 from data.fetching import readable_batches
 from data.image_file import quiet
-from data.loaders import as_floats
 from data.loose_images import find_images, read_labels
 from data.sources import ImageFiles
 from data.splits import Split, whole

@@ -16,7 +16,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
 from torchvision.transforms import v2
 
 from algorithms.normalized_gradient import NormalizedGradient
@@ -24,7 +23,7 @@ from algorithms.training import cosine_schedule
 from data.loaders import load_data, read_dataset
 from models.affine_prompt import AffineColourVisualPrompt
 from models.clip import load_clip
-from models.output_mapping import SelectLabels
+from models.output_mapping import one_to_one
 from models.prompted import Prompted
 from tools.common.args import add_template_flag, clip_parser
 from tools.common.flag_types import positive_float
@@ -44,8 +43,7 @@ def train(args, run):
     network = load_clip(args, run, [template], dataset.class_names)
     size = network.input_size
     prompt = AffineColourVisualPrompt(size)
-    mapping = SelectLabels(dataset.num_classes)
-    mapping.set(torch.arange(dataset.num_classes))
+    mapping = one_to_one(dataset.num_classes)
     model = Prompted(prompt, network, mapping)
 
     resize = v2.Resize(size, v2.InterpolationMode.BICUBIC)

@@ -7,6 +7,7 @@ service: its probabilities for one text prompt a class are what a new last layer
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -16,7 +17,6 @@ from torchvision.transforms import v2
 
 from algorithms.label_mapping import bayesian_label_mapping
 from algorithms.mapping_rules import top_fraction
-from algorithms.priming import ServiceIsBetter, compare, prime
 from algorithms.training import step_schedule
 from data.loaders import load_data, read_dataset
 from models.clip import load_clip
@@ -28,6 +28,7 @@ from models.services import LocalService, without_identity, zero_shot
 from models.visual_prompt import ExpansiveVisualPrompt
 from tools.common.args import add_warmup_flag, experiment_parser
 from tools.common.mapping_flags import add_bayesian_flags, add_iteration_flags
+from tools.common.priming import Priming, fit_primed
 from tools.common.run import run_experiment
 from tools.common.service_flags import add_clip_service_flags, add_priming_flags
 
@@ -56,34 +57,20 @@ def train(args, run):
     own = range(dataset.num_classes)
 
     own_view, resize = ([v2.Resize((size, size))] for size in (network.input_size, dataset.image_size))
+    asked, seen = (partial(load_data, run=run, train=view, eval=view) for view in (clip.preprocess, own_view))
+    priming = Priming(service, few, asked, seen, alone=partial(zero_shot, own_labels=own))
     data = load_data(dataset, run, train=resize, eval=resize)
 
     optimizer = torch.optim.Adam(prompt.parameters(), lr=args.lr, fused=True)
     scheduler = step_schedule(optimizer, args.epoch, warmup=args.warmup)
 
-    def prime_network():
-        parts = () if args.fallback is None else ("val",)
-        asked, seen = (load_data(few, run, train=v, eval=v, parts=parts) for v in (clip.preprocess, own_view))
-        how = {"device": run.device, "pieces": run.pieces, "epochs": args.priming_epoch, "lr": args.priming_lr}
-        record = prime(network, service, asked.train_as_eval, seen.train_as_eval, **how)
-        if args.fallback is not None:
-            models = zero_shot(network, own), zero_shot(service, own)
-            record |= compare(*models, seen, asked, args.fallback, run.pieces)
-        return record
-
-    def start(epoch):
-        record = prime_network() if epoch == 0 else {}
+    def remap(epoch):
         if epoch % args.mapping_interval == 0:
             masses = run.count_predictions(model, data.train, top=top_fraction(dataset.num_classes, args.top_fraction))
             mapping.set(bayesian_label_mapping(masses, args.smoothing))
-        return record
 
-    run.tell(service=args.service, primed_images=len(few.train), answered_by="local network")
-    try:
-        return run.fit(model, data, optimizer, scheduler, on_epoch_start=start)
-    except ServiceIsBetter as better:
-        tested = load_data(dataset, run, train=clip.preprocess, eval=clip.preprocess, parts=("test",))
-        return run.evaluate(zero_shot(service, own), tested, epochs=0, answered_by="service", **better.record)
+    run.tell(service=args.service)
+    return fit_primed(run, priming, model, data, optimizer, scheduler, remap)
 
 
 if __name__ == "__main__":

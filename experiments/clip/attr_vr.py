@@ -14,11 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from torchvision.transforms import v2
 
 from algorithms.training import cosine_schedule
 from data.attributes import read_attributes
 from data.loaders import load_data, read_dataset
+from data.transforms import random_crops
 from models.clip import load_clip_of_texts, text_prompts
 from models.prompted import Prompted
 from models.sentence_mapping import NearestSentences
@@ -51,9 +51,7 @@ def train(args, run):
         prompt = ExpansiveVisualPrompt(size, canvas)
     model = Prompted(prompt, network, mapping)
 
-    resize = v2.Resize(size, v2.InterpolationMode.BICUBIC)
-    diverse = [resize, v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
-    data = load_data(dataset, run, train=diverse, eval=[resize, v2.CenterCrop(size)])
+    data = load_data(dataset, run, **random_crops(size))
 
     optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9, fused=True)
     scheduler = cosine_schedule(optimizer, args.epoch * len(data.train))

@@ -20,7 +20,7 @@ from algorithms.zeroth_order import RandomGradientFree, polynomial_schedule
 from data.loaders import load_data, read_dataset
 from models.black_box import BlackBox
 from models.clip import load_clip
-from models.output_mapping import SelectLabels
+from models.output_mapping import one_to_one
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt, scaled
 from tools.common.args import add_template_flag, clip_parser
@@ -42,8 +42,7 @@ def train(args, run):
     size = min(network.input_size, scaled(args.image_size, network.input_size))
     prompt = ExpansiveVisualPrompt(size, network.input_size)
     torch.nn.init.normal_(prompt.program)
-    mapping = SelectLabels(dataset.num_classes)
-    mapping.set(torch.arange(dataset.num_classes))
+    mapping = one_to_one(dataset.num_classes)
     model = Prompted(prompt, network, mapping)
 
     bicubic = v2.InterpolationMode.BICUBIC

@@ -12,7 +12,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
 from torchvision.transforms import v2
 
 from algorithms.zeroth_order import SPSA_GC, gain_schedule
@@ -20,7 +19,7 @@ from data.loaders import load_data, read_dataset
 from models.black_box import BlackBox
 from models.blackvip import CoordinatedVisualPrompt
 from models.clip import load_clip
-from models.output_mapping import SelectLabels
+from models.output_mapping import one_to_one
 from models.prompted import Prompted
 from tools.common.args import add_template_flag, clip_parser
 from tools.common.black_box_flags import add_budget_flags, add_spsa_flags
@@ -48,8 +47,7 @@ def train(args, run):
     side = network.input_size
     prompt = CoordinatedVisualPrompt(side, network.mean, network.std, args.strength, args.encoder)
     run.identify(encoder_weights=prompt.encoder_weights)
-    mapping = SelectLabels(dataset.num_classes)
-    mapping.set(torch.arange(dataset.num_classes))
+    mapping = one_to_one(dataset.num_classes)
     model = Prompted(prompt, network, mapping)
 
     diverse = [v2.RandomResizedCrop(side, interpolation=v2.InterpolationMode.BICUBIC), v2.RandomHorizontalFlip()]

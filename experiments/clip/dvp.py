@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 import torch.nn.functional as F
-from torchvision.transforms import v2
 
 from algorithms.clusters import k_means
 from algorithms.label_mapping import reweighting_matrix
@@ -28,6 +27,7 @@ from algorithms.predictions import SentenceCounter
 from algorithms.training import cosine_schedule
 from data.attributes import by_class, read_attributes
 from data.loaders import load_data, read_dataset
+from data.transforms import random_crops
 from models.clip import load_clip_of_texts
 from models.output_mapping import WeightLabels
 from models.prompted import Prompted
@@ -58,9 +58,7 @@ def train(args, run):
     mapping = WeightLabels(num_source, dataset.num_classes)
     model = Prompted(prompt, network, mapping)
 
-    resize = v2.Resize(size, v2.InterpolationMode.BICUBIC)
-    diverse = [resize, v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
-    data = load_data(dataset, run, train=diverse, eval=[resize, v2.CenterCrop(size)])
+    data = load_data(dataset, run, **random_crops(size))
 
     optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9, fused=True)
     scheduler = cosine_schedule(optimizer, args.epoch * len(data.train))

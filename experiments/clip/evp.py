@@ -11,14 +11,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
 from torchvision.transforms import v2
 
 from algorithms.normalized_gradient import NormalizedGradient
 from algorithms.training import cosine_schedule
 from data.loaders import load_data, read_dataset
 from models.clip import load_clip
-from models.output_mapping import SelectLabels
+from models.output_mapping import one_to_one
 from models.prompted import Prompted
 from models.visual_prompt import PaddedVisualPrompt, evp_sizes, frame
 from tools.common.args import add_template_flag, clip_parser
@@ -38,8 +37,7 @@ def train(args, run):
     network = load_clip(args, run, [template], dataset.class_names)
     size, width = evp_sizes(network.input_size, args.prompt_size, args.image_size, on_top=args.placement == "add")
     prompt = PaddedVisualPrompt(size, frame(network.input_size, width))
-    mapping = SelectLabels(dataset.num_classes)
-    mapping.set(torch.arange(dataset.num_classes))
+    mapping = one_to_one(dataset.num_classes)
     model = Prompted(prompt, network, mapping)
 
     resize, centre = v2.Resize(size, v2.InterpolationMode.BICUBIC), [v2.CenterCrop(size)]

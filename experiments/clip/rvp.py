@@ -17,11 +17,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from torchvision.transforms import v2
 
 from algorithms.training import cosine_schedule
 from data.attributes import read_attributes
 from data.loaders import load_data, read_dataset
+from data.transforms import random_crops
 from models.clip import load_clip_of_texts
 from models.prompted import Prompted
 from models.sentence_mapping import WeightedSentences
@@ -48,9 +48,7 @@ def train(args, run):
     mapping = WeightedSentences(dataset.num_classes, args.descriptions)
     model = Prompted(prompt, network, mapping)
 
-    resize = v2.Resize(size, v2.InterpolationMode.BICUBIC)
-    diverse = [resize, v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
-    data = load_data(dataset, run, train=diverse, eval=[resize, v2.CenterCrop(size)])
+    data = load_data(dataset, run, **random_crops(size))
 
     groups = [{"params": prompt.parameters()}, {"params": mapping.parameters(), "lr": args.mapping_lr}]
     optimizer = torch.optim.SGD(groups, lr=args.lr, momentum=0.9, fused=True)

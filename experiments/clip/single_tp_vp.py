@@ -16,7 +16,7 @@ import torch
 from algorithms.training import cosine_schedule
 from data.loaders import load_data, read_dataset
 from models.clip import TEMPLATES, load_clip
-from models.output_mapping import SelectLabels
+from models.output_mapping import one_to_one
 from models.prompted import Prompted
 from models.visual_prompt import AdditiveVisualPrompt, frame, scaled
 from tools.common.args import clip_parser
@@ -32,8 +32,7 @@ def train(args, run):
     dataset = read_dataset(args.dataset, run)
     network = load_clip(args, run, [TEMPLATES[args.template_number]], dataset.class_names)
     prompt = AdditiveVisualPrompt(frame(network.input_size, scaled(30, network.input_size)), network.std)
-    mapping = SelectLabels(dataset.num_classes)
-    mapping.set(torch.arange(dataset.num_classes))
+    mapping = one_to_one(dataset.num_classes)
     model = Prompted(prompt, network, mapping)
 
     data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess)

@@ -20,7 +20,7 @@ from algorithms.zeroth_order import SPSA_GC, gain_schedule
 from data.loaders import load_data, read_dataset
 from models.black_box import BlackBox
 from models.clip import load_clip
-from models.output_mapping import SelectLabels
+from models.output_mapping import one_to_one
 from models.prompted import Prompted
 from models.visual_prompt import AdditiveVisualPrompt, RandomPatchVisualPrompt, corner, frame, scaled
 from tools.common.args import add_template_flag, clip_parser
@@ -52,8 +52,7 @@ def train(args, run):
     side = network.input_size
     prompt = METHODS[args.vp_method](side, scaled(args.prompt_size, side), network.std)
     torch.nn.init.normal_(prompt.program)
-    mapping = SelectLabels(dataset.num_classes)
-    mapping.set(torch.arange(dataset.num_classes))
+    mapping = one_to_one(dataset.num_classes)
     model = Prompted(prompt, network, mapping)
 
     data = load_data(dataset, run, train=clip.preprocess, eval=clip.preprocess).with_passes(args.passes)

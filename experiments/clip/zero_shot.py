@@ -10,11 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
-
 from data.loaders import load_data, read_dataset
 from models.clip import TEMPLATES, load_clip
-from models.output_mapping import SelectLabels
+from models.output_mapping import one_to_one
 from models.prompted import Prompted
 from models.visual_prompt import NoVisualPrompt
 from tools.common.args import add_template_flag, clip_parser
@@ -30,8 +28,7 @@ def train(args, run):
     dataset = read_dataset(args.dataset, run)
     templates = TEMPLATES if args.ensemble else [args.template or dataset.text_template or TEMPLATES[0]]
     network = load_clip(args, run, templates, dataset.class_names, ensemble=args.ensemble)
-    mapping = SelectLabels(dataset.num_classes)
-    mapping.set(torch.arange(dataset.num_classes))
+    mapping = one_to_one(dataset.num_classes)
     model = Prompted(NoVisualPrompt(), network, mapping)
 
     data = load_data(dataset, run, train=network.preprocess, eval=network.preprocess, parts=("test",))

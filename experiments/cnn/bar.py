@@ -49,8 +49,7 @@ def train(args, run):
     mapping = empty_mapping(kind, num_source, dataset.num_classes, args.sources)
     model = Prompted(prompt, network, mapping)
     if args.mapping == "semantic":
-        similarities, weights = name_similarities(args, run, network.class_names, dataset.class_names)
-        run.identify(name_clip_weights=weights)
+        similarities = name_similarities(args, run, network.class_names, dataset.class_names)
         mapping.set(semantic_label_mapping(similarities, args.sources))
 
     resize = [v2.Resize((size, size))]

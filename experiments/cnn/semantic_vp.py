@@ -39,8 +39,7 @@ def train(args, run):
     prompt = ExpansiveVisualPrompt(dataset.image_size, network.input_size, dataset.inner_mask)
     mapping = SelectLabels(dataset.num_classes, args.sources)
     model = Prompted(prompt, network, mapping)
-    similarities, weights = name_similarities(args, run, network.class_names, dataset.class_names)
-    run.identify(name_clip_weights=weights)
+    similarities = name_similarities(args, run, network.class_names, dataset.class_names)
     mapping.set(semantic_label_mapping(similarities, args.sources))
 
     resize = [v2.Resize((dataset.image_size, dataset.image_size))]

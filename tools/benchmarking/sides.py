@@ -23,7 +23,7 @@ from data.folder import Folder
 from data.loaders import build_data
 from models.network_source import find_network
 from models.networks import Execution, Network
-from models.output_mapping import SelectLabels
+from models.output_mapping import one_to_one
 from models.prompted import Prompted
 from models.visual_prompt import ExpansiveVisualPrompt
 
@@ -57,8 +57,7 @@ class Side:
         torch.manual_seed(0)
         row, run = find_network(name), Execution(args.device, args.precision, **PATHS[path])
         network = Network(deepcopy(body), row, run, frozen=True, setup={})
-        prompt, mapping = ExpansiveVisualPrompt(size, row.input_size), SelectLabels(CLASSES)
-        mapping.set(torch.arange(CLASSES))
+        prompt, mapping = ExpansiveVisualPrompt(size, row.input_size), one_to_one(CLASSES)
         self.model = Prompted(prompt, network, mapping)
         self.optimizer = torch.optim.Adam(prompt.parameters(), lr=0.01, fused=True)  # the scripts'
         self.scaler = torch.amp.GradScaler(args.device.type, enabled=args.precision == "float16")

@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import cfg
 from algorithms.distributed import world_size
-from algorithms.label_mapping import describe_mapping, name_changes
 from algorithms.losses import Loss, cross_entropy
 from algorithms.mapping_rules import ALL_MAPPINGS
 from algorithms.predictions import PredictionCounter, Predictions, TargetPredictions, count_predictions
@@ -20,6 +19,7 @@ from tools.common.args import Parser, check_cuda_graph, selection
 from tools.common.asked import Asked
 from tools.common.command import run_command
 from tools.common.machine import prepare_device
+from tools.common.mapping_record import MappingRecord
 from tools.common.memory import pieces_for
 from tools.common.precision import resolve_precision
 from tools.common.processes import join, part_of_batch
@@ -64,9 +64,7 @@ class Run:
         self.cuda_graph = args.cuda_graph
         self.pieces = pieces_for(args.memory, self.device, self.plain)
         self.folder = RunFolder(args, parser, self.precision)
-        self._predictions: Predictions | None = None  # what the map was made from
-        self._trained: Predictions | None = None  # the predictions of the last epoch's training
-        self._training_counter: PredictionCounter | None = None
+        self._mapping_record = MappingRecord()
 
     def __enter__(self) -> "Run":
         join(self.device)
@@ -128,13 +126,14 @@ class Run:
         num_source = len(model.network.class_names)
         if top is None and getattr(self.args, "mapping_counts", None) == "probabilities":
             top = num_source
-        if self._training_counter is not None:
-            self._training_counter.top = top
-        self._predictions = self._trained
-        if self._predictions is None:
+        record = self._mapping_record
+        if record.training_counter is not None:
+            record.training_counter.top = top
+        record.made_from = record.trained
+        if record.made_from is None:
             counter = PredictionCounter(num_source, model.mapping.num_target, top)
-            self._predictions = self.counted(model, loader, counter)
-        return self._predictions.counts if top is None else self._predictions.masses
+            record.made_from = self.counted(model, loader, counter)
+        return record.made_from.counts if top is None else record.made_from.masses
 
     def counted(self, model, loader, counter: PredictionCounter) -> Predictions:
         """What the counter counts in a pass over the `loader`, without what --augment adds to it."""
@@ -197,12 +196,12 @@ class Run:
         parts = {**model.saved, "optimizer_dict": optimizer, "scheduler_dict": scheduler, "scaler_dict": scaler}
         mapping, asked = getattr(model, "mapping", None), Asked(self.folder, model, optimizer)
         parts |= asked.parts
-        tested = None
+        tested, record = None, self._mapping_record
         if mapping is not None:
             tested = self._drawn_counter(model, data)
             if getattr(self.args, "mapping_source", None) == "train":
-                self._training_counter = parts["counter_dict"] = self._counter(model)
-            hooks = self._recorded(on_epoch_start, on_epoch_trained, model, data.class_names)
+                record.training_counter = parts["counter_dict"] = self._counter(model)
+            hooks = record.hooks(on_epoch_start, on_epoch_trained, model, data.class_names)
             on_epoch_start, on_epoch_trained = hooks
         setup = {**data.setup, **(network.setup if network else {}), **model.setup}
         start_epoch = self.folder.track(setup, data.dataset.sizes, parts)
@@ -220,7 +219,7 @@ class Run:
             on_epoch_start=on_epoch_start,
             on_epoch_trained=on_epoch_trained,
             on_epoch_end=asked.end_epoch,
-            observe_train=observe_train or self._training_counter,
+            observe_train=observe_train or record.training_counter,
             observe_test=tested,
             observe_targets=self.folder.tested,
             pieces=self.pieces,
@@ -234,22 +233,23 @@ class Run:
             receipt["mapping_source"] = self.args.mapping_source
         return self.folder.finish(**receipt)
 
-    def evaluate(self, model: nn.Module, data, **receipt: Any) -> dict:
+    def evaluate(self, model: nn.Module, data, record: dict[str, Any] | None = None, **receipt: Any) -> dict:
         """A run without training: the model's test accuracy, saved and printed like that of a trained model.
 
-        `receipt` are more entries of result.json.
+        `receipt` are more entries of result.json; those of `record` are in the log, too.
         """
+        record, questions = record or {}, getattr(model.network, "questions", None)
         counter = self._drawn_counter(model, data)
-        self.folder.track({**data.setup, **model.setup}, data.dataset.sizes, model.saved)
+        parts = model.saved | ({"questions_dict": questions} if questions else {})
+        self.folder.track({**data.setup, **model.setup}, data.dataset.sizes, parts)
         targets = self.folder.tested = TargetPredictions(data.test.labels, data.test.positions)
         if not self.folder.log.records:  # else an earlier start stopped just before its end
             begin = time.perf_counter()
             observers = {"observe": counter, "observe_targets": targets}
             result = evaluate(model, data.test, **observers, pieces=self.pieces, description="test")
             seconds = {"seconds": time.perf_counter() - begin}
-            self.folder.end_epoch(0, {f"test_{name}": value for name, value in result.items()} | seconds)
-        asked = getattr(model.network, "questions", None)
-        return self.folder.finish(**receipt, **(asked.record if asked else {}))
+            self.folder.end_epoch(0, record | {f"test_{name}": value for name, value in result.items()} | seconds)
+        return self.folder.finish(**receipt, **record, **(questions.record if questions else {}))
 
     @staticmethod
     def _counter(model) -> PredictionCounter:
@@ -260,48 +260,3 @@ class Run:
         counter = self._counter(model)
         self.folder.figures.of_prompted(model, data.class_names, data.test.examples, counter)
         return counter
-
-    def _recorded(
-        self,
-        on_epoch_start: Callable[[int], dict | None],
-        on_epoch_trained: Callable[[int], dict | None],
-        model,
-        target_names: Sequence[str],
-    ) -> tuple[Callable[[int], dict], Callable[[int], dict]]:
-        """Both hooks, whose records also tell what became of the mapping since the epoch's start."""
-        mapping, before = model.mapping, torch.empty(0)
-
-        def new_sources() -> dict[str, str]:
-            return name_changes(before, mapping.sources, model.network.class_names, target_names)
-
-        def start(epoch: int) -> dict:
-            nonlocal before
-            counted = epoch > 0 and self._training_counter is not None
-            self._predictions, self._trained = None, self._training_counter.take() if counted else None
-            mapping.changed, before = None, mapping.sources.clone()
-            own = on_epoch_start(epoch) or {}
-            record = self._mapping_record(mapping) | own
-            if mapping.changed is not None:
-                record["new_sources"] = new_sources()
-            self._predictions = self._trained = None  # hundreds of MB, for many text prompts
-            return record
-
-        def trained(epoch: int) -> dict:
-            mapping.changed = None
-            own = on_epoch_trained(epoch) or {}
-            if mapping.changed is None:
-                return own
-            new = new_sources()
-            return {"remapped": len(new) / mapping.num_target, "new_sources": new} | own
-
-        return start, trained
-
-    def _mapping_record(self, mapping) -> dict:
-        """The entries of an epoch's record on the mapping that was made at its start; none if no mapping was made."""
-        if int(mapping.sources.max()) < 0:
-            asked = "The mapping has to be set before the first epoch trains."
-            raise UserError(asked, "The mapping is not set.", "Call mapping.set(...), or pass on_epoch_start.")
-        record = {} if mapping.changed is None else {"remapped": mapping.changed}
-        if self._predictions is not None:
-            record |= describe_mapping(self._predictions.counts, mapping.sources.cpu())
-        return record

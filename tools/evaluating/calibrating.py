@@ -9,7 +9,7 @@ from torch import nn
 from algorithms.calibration import BINS, LogitStore, fit_temperature
 from algorithms.pieces import Pieces
 from algorithms.training import evaluate
-from data.loaders import Loader
+from data.batches import Loader
 from data.splits import Split, Splits
 from errors import UserError
 from tools.common.args import Parser
