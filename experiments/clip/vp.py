@@ -5,7 +5,7 @@ starts from a standard normal and lives in CLIP's normalised space. With --black
 alone, by SPSA-GC: the baseline of BlackVIP (Oh et al., CVPR 2023).
 
     python experiments/clip/vp.py --dataset flowers102 --method padding
-    python experiments/clip/vp.py --dataset eurosat --shots 16 --val-shots 4 --black-box --budget 5000
+    python experiments/clip/vp.py --clip-model ViT-B-16-quickgelu --dataset eurosat --shots 16 --black-box --budget 5000
 """
 
 import sys
