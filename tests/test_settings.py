@@ -10,6 +10,7 @@ from test_experiments import METHODS
 from tiny import ROOT
 from torchvision.transforms import v2
 
+import cfg
 from data import catalog
 from data.loaders import Loader
 from data.transforms import describe_transforms
@@ -339,6 +340,34 @@ def test_a_warm_up_before_the_steps(script, words, monkeypatch):
     assert rates == pytest.approx([lr / 3, lr * 2 / 3, lr * 0.01, lr * 0.01])
 
 
+@pytest.mark.parametrize("script", STEPPED)
+def test_a_warm_up_longer_than_the_training_is_refused(script, words, run_script):
+    found = r"--warmup 3: .* epochs\.\n.* has 2 epochs.*\n.* larger --epoch"
+    assert_refused(found, run_script, script, *words(script), *TABLE[script][0], "--epoch", "2", "--warmup", "3")
+
+
+def test_vps_warm_up_counts_steps(words, run_script, monkeypatch):
+    """4 epochs of 3 steps are 12."""
+    script = "experiments/clip/vp"
+    arguments_of_fit(script, ("--warmup", "12"), words, monkeypatch)
+    found = r"--warmup 13(.|\n)*has 12 steps(.|\n)*--warmup 1\."
+    assert_refused(found, run_script, script, *words(script), "--epoch", "4", "--warmup", "13")
+
+
+@pytest.mark.parametrize("script", ["experiments/cnn/bar", "experiments/clip/bar"])
+def test_a_rate_of_bar_that_would_rise_is_refused(script, words, run_script):
+    found = r"--lr 0\.05 --least-lr 0\.1(.|\n)*below 0\.1(.|\n)*--least-lr 0\.0005"
+    assert_refused(found, run_script, script, *words(script), "--lr", "0.05")
+    load_script(script).parser.parse_args([*words(script), "--lr", "0.1"])
+
+
+def assert_refused(message, run_script, script, *flags):
+    with pytest.raises(UserError, match=message) as caught:
+        run_script(script, *flags)
+    assert len(str(caught.value).splitlines()) == 3
+    assert not list(cfg.results_path.rglob("args.json"))
+
+
 DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
     **dict.fromkeys(METHODS, (200, 7, None)),
     "experiments/cnn/evp": (1000, 42, 256),
@@ -433,15 +462,16 @@ def test_evps_flags(flags, expected, words, monkeypatch):
 @pytest.mark.parametrize("script", ["experiments/clip/vp", "experiments/clip/evp"])
 def test_the_text_prompt(script, words, monkeypatch):
     usual = {"vp": "This is a photo of a bee", "evp": "this is a photo of a bee"}[script.rpartition("/")[2]]
-    seen = arguments_of_fit(script, (), words, monkeypatch)
+    flags = TABLE[script][0]
+    seen = arguments_of_fit(script, flags, words, monkeypatch)
     assert seen["model"].network.class_names[1] == usual
-    seen = arguments_of_fit(script, ("--template", "the {}, here"), words, monkeypatch)
+    seen = arguments_of_fit(script, (*flags, "--template", "the {}, here"), words, monkeypatch)
     assert seen["model"].network.class_names[1] == "the bee, here"
     small = next(row for row in catalog.DATASETS if row.name == "small")
     clevr = next(row for row in catalog.DATASETS if row.name == "clevr")
     own = replace(small, text_template=clevr.text_template)
     monkeypatch.setattr(catalog, "DATASETS", (own,))
-    seen = arguments_of_fit(script, (), words, monkeypatch)
+    seen = arguments_of_fit(script, flags, words, monkeypatch)
     assert seen["model"].network.class_names[1] == "This is a photo of bee objects"
 
 
