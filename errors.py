@@ -64,6 +64,15 @@ def unknown_name(flag: str, name: str, valid: Iterable[str], hint: str = "") -> 
     return UserError(f"{flag} {name}: there is no such name.", found, f"{next_step} {hint}".strip())
 
 
+def too_few_sentences(nearest: int, there: int) -> UserError:
+    """The error where the `nearest` sentences of a class are to count, and each class has fewer."""
+    return UserError(
+        f"--nearest {nearest}: so many sentences of a class have to be there.",
+        f"Each class has {there}.",
+        "Choose a smaller --nearest or a larger --descriptions.",
+    )
+
+
 def prepare_command(dataset: str) -> str:
     """The command that downloads a data set. Errors about missing data end with it."""
     return f"python tools/prepare_data.py {dataset}"

@@ -16,15 +16,22 @@ from data.catalog import find_dataset
 from data.fetching import fetcher
 from data.splits import PARTS, Split, Splits
 from data.transforms import describe_transforms, split_transforms
+from errors import UserError
 
 
 def read_dataset(name: str, run, *, whole: bool = False) -> Splits:
     """The data set `name` with the images that `run.selection` chooses; lists images and labels, decodes none.
 
     The run compares them with those of its earlier start. `whole` reads all training images, for a second stage.
+
+    Raises:
+        UserError: there is no such data set, its files are not as they should be, or it has one class.
     """
     all_images = {"shots": None, "train_fraction": None} if whole else {}
     splits = find_dataset(name).read(**run.selection | all_images)
+    if splits.num_classes < 2:
+        asked = f"--dataset {name}: a method learns to tell classes apart."
+        raise UserError(asked, f"There is one class, {splits.class_names[0]}.", "Add images of another class.")
     run.identify(**{"whole_data" if whole else "data": splits.fingerprint})
     return splits
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from errors import UserError
+from errors import too_few_sentences
 from models.output_mapping import one_to_one
 from models.part import Part
 from models.prompted import Prompted
@@ -31,11 +31,7 @@ class NearestSentences(Part):
     def __init__(self, num_target: int, num_sentences: int, nearest: int, weights: Sequence[float]):
         super().__init__()
         if nearest > num_sentences:
-            raise UserError(
-                f"--nearest {nearest}: so many sentences of a class have to be there.",
-                f"Each class has {num_sentences}.",
-                "Choose a smaller --nearest or a larger --descriptions.",
-            )
+            raise too_few_sentences(nearest, num_sentences)
         self.num_target, self.num_sentences, self.nearest, self.changed = num_target, num_sentences, nearest, None
         self.register_buffer("weights", torch.tensor([float(weight) for weight in weights]), persistent=False)
 

@@ -106,6 +106,7 @@ FLAGS = {
     "not heeded": (("--method", "ar", "--nearest", 2), "the method ar has no such setting(.|\n)*attr_vr"),
     "no template": (("--attributes", "a", "--template", "a {}"), "the method attr_vr has no such setting(.|\n)*ar, vp"),
     "alpha": (("--alpha", "1.5"), "at most 1"),
+    "too few": (("--attributes", "nowhere", "--descriptions", 2), r"--nearest 3(.|\n)*Each class has 2\."),
 }
 
 

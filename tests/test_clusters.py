@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import load_script
+from conftest import load_script, same
 from sklearn.datasets import make_blobs
 from tiny import network_of
 from torch import nn
@@ -17,6 +17,7 @@ from models.prompted import Prompted
 from models.several_prompts import PromptsOfClusters
 from models.visual_prompt import AdditiveVisualPrompt
 from tools.common.prompt_flags import until
+from tools.common.run_folder import RunFolder
 
 POINTS = torch.tensor([[0.0, 0], [1, 0], [0, 2], [10, 0], [10, 1]])  # they merge at 1, 1, 2.118034 and 9.725529
 IN_TWO = [[pytest.approx(1 / 3), pytest.approx(2 / 3)], [10, 0.5]]
@@ -162,3 +163,70 @@ def test_a_rule_for_clusters_that_is_none(rule, words):
     script = load_script("experiments/cnn/dam_vp")
     with pytest.raises(UserError, match=r"--clusters: a (whole )?number"):
         script.main([*words("experiments/cnn/dam_vp"), "--clusters", rule])
+
+
+@pytest.mark.numeric
+@pytest.mark.usefixtures("small")
+def test_a_continued_run_keeps_its_clusters(words, run_script, monkeypatch, capsys):
+    """Clustering could end otherwise on another machine, with another number of clusters; and it costs passes."""
+    script = "experiments/cnn/dam_vp"
+    flags = (*words(script), "--epoch", "3", "--lr", "1")
+    whole = run_script(script, *flags)
+    (run,) = (cfg.results_path / "cnn/dam_vp").iterdir()
+    expected = torch.load(run / "ckpt.pth", weights_only=True)
+    end_epoch = RunFolder.end_epoch
+
+    def interrupt(self, epoch, record):
+        end_epoch(self, epoch, record)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "end_epoch", interrupt)
+    with pytest.raises(UserError):
+        run_script(script, *flags, "--fresh")
+    monkeypatch.setattr(RunFolder, "end_epoch", end_epoch)
+    capsys.readouterr()
+    module = load_script(script)
+    for name in ("first_features", "cluster_means", "most_varied_features"):
+        monkeypatch.setattr(module, name, None)
+    again = module.main([*flags])
+    assert "Clusters of" not in capsys.readouterr().out
+    assert again["test_acc_last"] == whole["test_acc_last"]
+    assert same(torch.load(run / "ckpt.pth", weights_only=True), expected)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"setup": {"method": "cnn/dam_vp"}, "visual_prompt_dict": {"prototypes": torch.ones(2, 9)}},
+            "should belong to",
+        ),
+        ({"visual_prompt_dict": {}}, "should fit this run"),
+    ],
+)
+def test_clusters_of_another_runs_checkpoint(change, message, words, run_script):
+    script = "experiments/cnn/dam_vp"
+    flags = (*words(script), "--epoch", "1")
+    run_script(script, *flags)
+    (run,) = (cfg.results_path / "cnn/dam_vp").iterdir()
+    (run / "result.json").unlink()
+    torch.save(torch.load(run / "ckpt.pth", weights_only=True) | change, run / "ckpt.pth")
+    with pytest.raises(UserError, match=message):
+        run_script(script, *flags)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_damaged_checkpoint_is_told_once(words, run_script, capsys):
+    """Its clusters are read first, and then its parts; both are those of the checkpoint before it."""
+    script = "experiments/cnn/dam_vp"
+    flags = (*words(script), "--epoch", "2", "--lr", "1")
+    run_script(script, *flags)
+    (run,) = (cfg.results_path / "cnn/dam_vp").iterdir()
+    (run / "result.json").unlink()
+    (run / "ckpt.pth").write_bytes((run / "ckpt.pth").read_bytes()[:999])
+    capsys.readouterr()
+    run_script(script, *flags)
+    told = capsys.readouterr().out
+    assert told.count("ckpt.pth is damaged") == 1
+    assert "Continuing after epoch 1 of 2" in told

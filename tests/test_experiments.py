@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import load_script, same
+from make_data import make_folders
 from tiny import TINY
 
 import cfg
@@ -316,6 +318,17 @@ def test_a_mistake_is_one_message_and_leaves_nothing(words, message, run_script)
         run_script("experiments/cnn/ilm_vp", *SMALL, *words)
     assert caught.value.exit_code == 2
     assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 3
+    assert not list(cfg.results_path.rglob("args.json"))
+
+
+@pytest.mark.parametrize("script", ["experiments/cnn/c_avp", "experiments/cnn/rlm_vp", "experiments/clip/zero_shot"])
+def test_one_class_is_refused(script, small, words, run_script):
+    """C-AVP's margins compare a class with the others. For any method the loss of one class is 0, and all is right."""
+    shutil.rmtree(small)
+    make_folders(cfg.data_path, "small", classes=("ant",), counts={"train": 6, "test": 5})
+    with pytest.raises(UserError, match=r"--dataset small: .*\n.*one class, ant") as caught:
+        run_script(script, *words(script))
     assert len(str(caught.value).splitlines()) == 3
     assert not list(cfg.results_path.rglob("args.json"))
 

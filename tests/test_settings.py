@@ -10,12 +10,13 @@ from test_experiments import METHODS
 from tiny import ROOT
 from torchvision.transforms import v2
 
+import cfg
 from data import catalog
 from data.batches import Loader
 from data.transforms import describe_transforms
 from errors import UserError
 from models.clip import TEMPLATES
-from tools.common.naming import own_flags, run_name
+from tools.common.naming import CLIP, own_flags, run_name
 from tools.common.run import Run
 from tools.common.settings import OURS, SETTINGS, origins
 
@@ -339,6 +340,34 @@ def test_a_warm_up_before_the_steps(script, words, monkeypatch):
     assert rates == pytest.approx([lr / 3, lr * 2 / 3, lr * 0.01, lr * 0.01])
 
 
+@pytest.mark.parametrize("script", STEPPED)
+def test_a_warm_up_longer_than_the_training_is_refused(script, words, run_script):
+    found = r"--warmup 3: .* epochs\.\n.* has 2 epochs.*\n.* larger --epoch"
+    assert_refused(found, run_script, script, *words(script), *TABLE[script][0], "--epoch", "2", "--warmup", "3")
+
+
+def test_vps_warm_up_counts_steps(words, run_script, monkeypatch):
+    """4 epochs of 3 steps are 12."""
+    script = "experiments/clip/vp"
+    arguments_of_fit(script, ("--warmup", "12"), words, monkeypatch)
+    found = r"--warmup 13(.|\n)*has 12 steps(.|\n)*--warmup 1\."
+    assert_refused(found, run_script, script, *words(script), "--epoch", "4", "--warmup", "13")
+
+
+@pytest.mark.parametrize("script", ["experiments/cnn/bar", "experiments/clip/bar"])
+def test_a_rate_of_bar_that_would_rise_is_refused(script, words, run_script):
+    found = r"--lr 0\.05 --least-lr 0\.1(.|\n)*below 0\.1(.|\n)*--least-lr 0\.0005"
+    assert_refused(found, run_script, script, *words(script), "--lr", "0.05")
+    load_script(script).parser.parse_args([*words(script), "--lr", "0.1"])
+
+
+def assert_refused(message, run_script, script, *flags):
+    with pytest.raises(UserError, match=message) as caught:
+        run_script(script, *flags)
+    assert len(str(caught.value).splitlines()) == 3
+    assert not list(cfg.results_path.rglob("args.json"))
+
+
 DEFAULTS = {  # script -> epochs, seed, batch size (None: the data set's)
     **dict.fromkeys(METHODS, (200, 7, None)),
     "experiments/cnn/evp": (1000, 42, 256),
@@ -433,15 +462,16 @@ def test_evps_flags(flags, expected, words, monkeypatch):
 @pytest.mark.parametrize("script", ["experiments/clip/vp", "experiments/clip/evp"])
 def test_the_text_prompt(script, words, monkeypatch):
     usual = {"vp": "This is a photo of a bee", "evp": "this is a photo of a bee"}[script.rpartition("/")[2]]
-    seen = arguments_of_fit(script, (), words, monkeypatch)
+    flags = TABLE[script][0]
+    seen = arguments_of_fit(script, flags, words, monkeypatch)
     assert seen["model"].network.class_names[1] == usual
-    seen = arguments_of_fit(script, ("--template", "the {}, here"), words, monkeypatch)
+    seen = arguments_of_fit(script, (*flags, "--template", "the {}, here"), words, monkeypatch)
     assert seen["model"].network.class_names[1] == "the bee, here"
     small = next(row for row in catalog.DATASETS if row.name == "small")
     clevr = next(row for row in catalog.DATASETS if row.name == "clevr")
     own = replace(small, text_template=clevr.text_template)
     monkeypatch.setattr(catalog, "DATASETS", (own,))
-    seen = arguments_of_fit(script, (), words, monkeypatch)
+    seen = arguments_of_fit(script, flags, words, monkeypatch)
     assert seen["model"].network.class_names[1] == "This is a photo of bee objects"
 
 
@@ -453,7 +483,8 @@ def test_ilm_tp_vps_source_labels_are_template_major(words, monkeypatch):
 
 # The table of settings ----------------------------------------------------------------------------------------------
 
-STATED = [  # method, network, data set, flag, value
+B16 = "ViT-B-16-quickgelu"
+STATED = [  # method, network or CLIP, data set, flag, value
     ("cnn/blm_vp", "resnet18", "cifar10", "batch_size", 256),
     ("cnn/blm_vp", "resnet18", "dtd", "batch_size", 64),
     ("cnn/blmp_vp", "resnet18", "oxfordpets", "batch_size", 64),
@@ -478,12 +509,18 @@ STATED = [  # method, network, data set, flag, value
     ("clip/fully_vp", None, "sun397", "batch_size", 256),
     ("cnn/evp", "resnet50_v1", "dtd", "batch_size", 256),
     ("cnn/lor_vp", "resnet18", "cifar10", "batch_size", 256),
-    ("clip/bar", None, "dtd", "lr", 5.0),
-    ("clip/bar", None, "dtd", "least_lr", 0.1),
-    ("clip/bar", None, "eurosat", "least_lr", 0.01),
-    ("clip/bar", None, "stanfordcars", "epoch", 125),
-    ("clip/blackvip", None, "eurosat", "strength", 0.4),
-    ("clip/blackvip", None, "resisc45", "momentum", 0.95),
+    ("clip/bar", B16, "dtd", "lr", 5.0),
+    ("clip/bar", B16, "dtd", "least_lr", 0.1),
+    ("clip/bar", B16, "eurosat", "least_lr", 0.01),
+    ("clip/bar", B16, "stanfordcars", "epoch", 125),
+    ("clip/bar", None, "dtd", "lr", 10.0),  # of another CLIP nothing is stated
+    ("clip/bar", None, "eurosat", "least_lr", 0.1),
+    ("clip/bar", None, "stanfordcars", "epoch", 250),
+    ("clip/blackvip", B16, "eurosat", "strength", 0.4),
+    ("clip/blackvip", "ViT-B-16", "resisc45", "momentum", 0.95),
+    ("clip/blackvip", "ViT-B-16-SigLIP", "eurosat", "strength", 0.3),
+    ("clip/blackvip", None, "resisc45", "momentum", 0.9),
+    ("clip/blackvip", "RN50", "sun397", "epoch", 250),
     ("clip/vp", None, "dtd", "lr", 40.0),
     ("cnn/ilm_vp", "resnet18", "dtd", "batch_size", None),  # data/catalog.py has ILM-VP's
     ("cnn/smm", "efficientnet_lite0", "pictures", "batch_size", 16),
@@ -498,7 +535,8 @@ STATED = [  # method, network, data set, flag, value
 def parsed(method, network, dataset, *words):
     """The flags as the script's parser takes them, and the parser."""
     parser = load_script(f"experiments/{method}").parser
-    needed = (*(("--network", network) if network else ()), *(("--attributes", "any") * method.endswith(SENTENCES)))
+    which = "--clip-model" if method.startswith("clip/") else "--network"
+    needed = (*((which, network) if network else ()), *(("--attributes", "any") * method.endswith(SENTENCES)))
     return parser.parse_args([*needed, "--dataset", dataset, *words]), parser
 
 
@@ -593,17 +631,10 @@ def documented() -> list[str]:
         method = script.removeprefix("experiments/")
         parser = load_script(script).parser
         default = parser.get_default
-        exceptions = [
-            ", ".join(f"{name.replace('_', '-')} {value}" for name, value in row.values.items())
-            + (" on " if row.when else "")
-            + " ".join(
-                f"`{pattern}`" if name in ("dataset", "network") else _typed(name, pattern)
-                for name, patterns in row.when.items()
-                for pattern in patterns.split()
-            )
-            for row in SETTINGS
-            if method in row.methods.split() and row.values and row.source != OURS
-        ]
+        rows = [row for row in SETTINGS if method in row.methods.split() and row.values and row.source != OURS]
+        exceptions = [_told(row) for row in rows if "clip_model" not in row.when]
+        if of_one_clip := [_told(row) for row in rows if "clip_model" in row.when]:
+            exceptions.append(f"with OpenAI's ViT-B/16: {'; '.join(of_one_clip)}")
         stated = {name for row in SETTINGS if method in row.methods.split() for name in row.states.split()}
         ours = [name.replace("_", " ") for name in ("lr", "epoch", "batch_size") if name not in stated]
         cells = (
@@ -616,6 +647,18 @@ def documented() -> list[str]:
         )
         lines.append(" ".join(f"| {cell}".rstrip() for cell in cells) + " |")
     return lines
+
+
+def _told(row) -> str:
+    """`lr 5.0 on `dtd` `svhn``: what a row sets, and where; but not on which CLIP."""
+    values = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in row.values.items())
+    where = [
+        f"`{pattern}`" if name in ("dataset", "network") else _typed(name, pattern)
+        for name, patterns in row.when.items()
+        if name not in CLIP
+        for pattern in patterns.split()
+    ]
+    return f"{values} on {' '.join(where)}" if where else values
 
 
 def _typed(name: str, value: str) -> str:
@@ -632,10 +675,45 @@ def test_the_documents_table_of_settings_is_the_programs():
     [("svhn", 10, 0.01, 0.9), ("eurosat", 10, 0.005, 0.3), ("ucf101", 20, 0.01, 0.3)],
 )
 def test_what_blackvip_states_for_vp_as_a_black_box(dataset, lr, c, momentum):
-    args, parser = parsed("clip/vp", None, dataset, "--black-box")
+    args, parser = parsed("clip/vp", B16, dataset, "--black-box")
     assert (args.lr, args.c, args.momentum, args.gamma, args.alpha, args.draws) == (lr, c, momentum, 0.1, 0.4, 5)
     assert (args.epoch * args.passes, args.batch_size, args.precision) == (5000, 128, "float32")
     assert own_flags(args, parser) == {"black_box": True}
+
+
+@pytest.mark.parametrize(
+    ("flags", "origin"),
+    [
+        (("--clip-model", B16), "paper"),
+        (("--clip-model", B16, "--pretrained", "{clip}"), "paper"),  # whose weights are those of OpenAI, perhaps
+        (("--clip-model", B16, "--pretrained", "dfn2b"), "own"),
+        ((), "own"),
+        (("--clip-config", "{clip}", "--pretrained", "{clip}"), "own"),
+    ],
+)
+def test_blackvips_settings_are_those_of_one_clip(flags, origin, tmp_path):
+    """With another CLIP the data set changes nothing, and the receipt calls the settings our own."""
+    (tmp_path / "a.b").touch()
+    flags = [flag.format(clip=tmp_path / "a.b") for flag in flags]
+    names = {
+        "clip/bar": "lr least_lr epoch batch_size passes image_size beta draws",
+        "clip/blackvip": "lr epoch batch_size passes alpha draws encoder momentum gamma c strength",
+        "clip/vp": "lr epoch batch_size passes alpha gamma c draws momentum",
+    }
+    for method, words in names.items():
+        found = []
+        for dataset in ("sun397", "mine"):
+            args, parser = parsed(method, None, dataset, *flags, *["--black-box"] * (method == "clip/vp"))
+            found.append([getattr(args, name) for name in words.split()])
+        assert (found[0] == found[1]) == (origin == "own")
+        args, parser = parsed(method, None, "sun397", *flags, *["--black-box"] * (method == "clip/vp"))
+        where = origins(method, vars(args), parser.typed)
+        assert {where[name] for name in words.split()} == {origin}
+
+
+def test_vp_as_a_black_box_has_a_rate_for_it_on_any_clip():
+    args, _ = parsed("clip/vp", None, "ucf101", "--black-box")
+    assert (args.lr, args.epoch, args.passes, args.batch_size, args.precision) == (10, 250, 20, 128, "float32")
 
 
 def test_vp_as_a_black_box(words, monkeypatch):

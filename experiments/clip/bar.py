@@ -4,7 +4,7 @@ Tsai et al., "Transfer Learning without Knowing: Reprogramming Black-box Machine
 Limited Resources", ICML 2020, as BlackVIP (CVPR 2023) compares with it: one text prompt a class. A step asks once more
 than --draws; --budget ends training after so many questions.
 
-    python experiments/clip/bar.py --dataset eurosat --shots 16 --val-shots 4 --budget 5000
+    python experiments/clip/bar.py --clip-model ViT-B-16-quickgelu --dataset eurosat --shots 16 --budget 5000
 """
 
 import sys

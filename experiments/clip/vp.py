@@ -5,7 +5,7 @@ starts from a standard normal and lives in CLIP's normalised space. With --black
 alone, by SPSA-GC: the baseline of BlackVIP (Oh et al., CVPR 2023).
 
     python experiments/clip/vp.py --dataset flowers102 --method padding
-    python experiments/clip/vp.py --dataset eurosat --shots 16 --val-shots 4 --black-box --budget 5000
+    python experiments/clip/vp.py --clip-model ViT-B-16-quickgelu --dataset eurosat --shots 16 --black-box --budget 5000
 """
 
 import sys
@@ -23,7 +23,7 @@ from models.clip import load_clip
 from models.output_mapping import one_to_one
 from models.prompted import Prompted
 from models.visual_prompt import AdditiveVisualPrompt, RandomPatchVisualPrompt, corner, frame, scaled
-from tools.common.args import add_template_flag, clip_parser
+from tools.common.args import add_template_flag, check_warmup, clip_parser
 from tools.common.black_box_flags import add_black_box_flag
 from tools.common.flag_types import whole_number, whole_number_in
 from tools.common.run import run_experiment
@@ -63,7 +63,9 @@ def train(args, run):
         scheduler = gain_schedule(optimizer, alpha=args.alpha)
     else:
         optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9, fused=True)
-        scheduler = cosine_schedule(optimizer, args.epoch * len(data.train), args.warmup)
+        steps = args.epoch * len(data.train)
+        check_warmup(args.warmup, steps, "steps")
+        scheduler = cosine_schedule(optimizer, steps, args.warmup)
     return run.fit(model, data, optimizer, scheduler, schedule_steps=True)
 
 

@@ -41,9 +41,12 @@ def train(args, run):
     data = load_data(dataset, run, train=diverse, eval=[larger, v2.CenterCrop(size)])
 
     features_of = run.pieces.outputs(network)
-    features = first_features(features_of, data.train.whole, args.cluster_images)
-    prototypes, sizes = cluster_means(features, **until(args.clusters))
-    print(f"Clusters of {len(features)} training images: {len(sizes)}. The largest has {int(sizes.max())}.")
+    prototypes = (run.earlier("visual_prompt_dict") or {}).get("prototypes")  # a continued run keeps its clusters
+    is_new = prototypes is None
+    if is_new:
+        features = first_features(features_of, data.train.whole, args.cluster_images)
+        prototypes, sizes = cluster_means(features, **until(args.clusters))
+        print(f"Clusters of {len(features)} training images: {len(sizes)}. The largest has {int(sizes.max())}.")
 
     one = AdditiveVisualPrompt(frame(size, scaled(30, size)), network.std)
     prompt = PromptsOfClusters(one, len(prototypes), num_source)
@@ -51,7 +54,7 @@ def train(args, run):
     torch.nn.init.normal_(prompt.program)
     mapping = LinearLabels(num_source, dataset.num_classes) if args.head else SelectLabels(dataset.num_classes)
     model = Prompted(prompt, network, mapping)
-    if not args.head:
+    if is_new and not args.head:
         noise = (network.mean + network.std * torch.randn(64, 3, size, size).to(run.device) for _ in range(8))
         mapping.set(most_varied_features(torch.cat([*map(features_of, noise)]), dataset.num_classes))
 

@@ -123,10 +123,19 @@ def selection(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
-def add_warmup_flag(parser: argparse.ArgumentParser) -> None:
+def add_warmup_flag(parser: Parser) -> None:
     """--warmup, of scripts with `step_schedule`."""
     warmup = "epochs of linear warm-up: the k-th has k/WARMUP of the learning rate; default 0, as in the papers"
     parser.add_argument("--warmup", type=whole_number, default=0, help=warmup)
+    parser.checks.append(lambda args: check_warmup(args.warmup, args.epoch, "epochs"))
+
+
+def check_warmup(warmup: int, length: int, unit: str) -> None:
+    """Refuses (a UserError) a warm-up that the training of `length` steps or epochs does not finish."""
+    if warmup > length:
+        asked = f"--warmup {warmup}: the learning rate rises for so many {unit}."
+        found = f"The training has {length} {unit}, all of them with a lower rate than --lr."
+        raise UserError(asked, found, f"Type a larger --epoch, or for example --warmup {length // 10}.")
 
 
 def check_cuda_graph(args: argparse.Namespace) -> None:

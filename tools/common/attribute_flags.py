@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from errors import UserError
+from errors import UserError, too_few_sentences
 from tools.common.args import Parser, add_template_flag
 from tools.common.flag_types import positive_int, zero_or_fraction
 
@@ -66,11 +66,7 @@ def _require_sentences(args: argparse.Namespace) -> None:
     _require_folder(args, banks)
     there = args.descriptions * len(banks)
     if args.nearest > there:
-        raise UserError(
-            f"--nearest {args.nearest}: so many sentences of a class have to be there.",
-            f"Each class has {there}.",
-            "Choose a smaller --nearest or a larger --descriptions.",
-        )
+        raise too_few_sentences(args.nearest, there)
 
 
 def _require_folder(args: argparse.Namespace, banks: Sequence[str], otherwise: str = "") -> None:
@@ -97,3 +93,5 @@ def _require_fitting(args: argparse.Namespace, parser: Parser) -> None:
             )
     if chosen == "attr_vr":
         _require_folder(args, _ATTR_VR, ", or type --method ar")
+        if args.nearest > args.descriptions:
+            raise too_few_sentences(args.nearest, args.descriptions)

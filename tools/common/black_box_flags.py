@@ -62,3 +62,12 @@ def add_bar_flags(parser: Parser) -> None:
     draws = "random directions a step: it asks once more than that; default %(default)s"
     parser.add_argument("--draws", type=positive_int, default=5, help=draws)
     add_budget_flags(parser)
+    parser.checks.append(_require_falling)
+
+
+def _require_falling(args: argparse.Namespace) -> None:
+    """Refuses a learning rate that would rise: BAR's falls from --lr to --least-lr."""
+    if args.lr < args.least_lr:
+        asked = f"--lr {args.lr:g} --least-lr {args.least_lr:g}: the learning rate falls from the first to the second."
+        found = f"{args.lr:g} is below {args.least_lr:g}."
+        raise UserError(asked, found, f"Type for example --least-lr {args.lr / 100:g}.")

@@ -57,7 +57,7 @@ def add_cluster_flags(parser: Parser) -> None:
         " paper's distance on its networks (docs/methods.md)"
     )
     parser.add_argument("--clusters", type=cluster_rule, default="8", metavar="N", help=clusters)
-    images = "training images that make the clusters; default 1000"
+    images = "at most so many training images make the clusters; default 1000"
     parser.add_argument("--cluster-images", type=positive_int, default=1000, help=images)
     parser.add_argument("--head", action="store_true", help="a new linear layer learns in place of a map of features")
     parser.add_argument("--head-lr", type=positive_float, default=0.1, help="its learning rate; default 0.1")

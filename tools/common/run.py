@@ -87,6 +87,13 @@ class Run:
         """
         self.folder.identify(**identity)
 
+    def earlier(self, key: str) -> Any:
+        """What the checkpoint that this run continues from holds under this key, on the CPU; None at a first start.
+
+        It is for what the shape of a part depends on. `fit` loads the parts themselves.
+        """
+        return self.folder.earlier(key)
+
     def tell(self, **receipt: Any) -> None:
         """More entries of result.json, in plain values."""
         self.folder.receipt |= receipt

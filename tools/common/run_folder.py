@@ -62,6 +62,8 @@ class RunFolder:
         self._identity: dict[str, Any] = {}  # what `identify` was told
         self._board: Board | None = None
         self._checkpoint = self.path / "ckpt.pth"
+        self._found: tuple[dict | None, Path] | None = None  # the checkpoint and its file, once `earlier` has read them
+        self._start_over = f"Start over: {as_typed(args.command)} --fresh"
         kept = [name for name in parser.typed if name not in (*MACHINE, *CLIP, *PLACE)]
         self._settings_from = origins(args.method, vars(args), kept)
         self._named = {name: getattr(args, name) for name in ("method", *PLACE)}
@@ -167,9 +169,18 @@ class RunFolder:
             self._board = Board(self.path / "tensorboard", self._saved_epochs)
         return self._saved_epochs
 
+    def earlier(self, key: str) -> Any:
+        """What the run's checkpoint holds under this key; None without one, with --fresh, or if `track` refuses it."""
+        if self.args.fresh:
+            return None
+        self._found = load_latest(self._checkpoint, self._start_over)
+        checkpoint = self._found[0] or {}
+        setup = checkpoint.get("setup")
+        return checkpoint.get(key) if isinstance(setup, dict) and self._named.items() <= setup.items() else None
+
     def _resume(self) -> None:
-        start_over = f"Start over: {as_typed(self.args.command)} --fresh"
-        checkpoint, file = load_latest(self._checkpoint, start_over)
+        start_over = self._start_over
+        (checkpoint, file), self._found = self._found or load_latest(self._checkpoint, start_over), None
         if checkpoint is None:
             return
         try:

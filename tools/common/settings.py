@@ -54,7 +54,9 @@ _AUTO_METHODS = "cnn/auto_vp cnn/fully_vp clip/fully_vp"
 _WITH_A_BATCH_SIZE = f"{_BLM_METHODS} {_SMM_METHODS} {_AUTO_METHODS} {_ARES_METHODS} cnn/lor_vp cnn/evp clip/evp"
 _WITH_A_BATCH_SIZE += " cnn/acavp clip/acavp clip/attr_vr clip/dvp clip/rvp cnn/bar clip/bar clip/blackvip"
 _WITH_A_BATCH_SIZE += " cnn/dam_vp cnn/c_avp clip/vp"
-_COORDINATED = {  # data set -> BlackVIP's momentum, gamma, c and strength on CLIP's ViT-B/16
+# The CLIP of BlackVIP's code, OpenAI's ViT-B/16. A file of its architecture is taken for it.
+_VIT_B16 = {"clip_model": "ViT-B-16 ViT-B-16-quickgelu", "pretrained": "openai */*"}
+_COORDINATED = {  # data set -> BlackVIP's momentum, gamma, c and strength on that CLIP
     "caltech101": (0.9, 0.2, 0.005, 0.2),
     "oxfordpets": (0.9, 0.1, 0.01, 1.0),
     "stanfordcars": (0.9, 0.2, 0.01, 0.3),
@@ -69,6 +71,8 @@ _COORDINATED = {  # data set -> BlackVIP's momentum, gamma, c and strength on CL
     "clevr": (0.9, 0.2, 0.005, 1.0),
     "ucf101": (0.9, 0.1, 0.01, 0.3),
 }
+_SPSA = "momentum alpha gamma c draws"
+_VP_ASKED = {"lr": 10.0, "epoch": 250, "passes": 20, "batch_size": 128}  # of clip/vp.py --black-box
 
 SETTINGS = (
     Setting(_ILM_METHODS, _ILM, states="lr epoch mapping_interval"),
@@ -105,47 +109,45 @@ SETTINGS = (
     Setting("clip/dvp", _DVP, values={"clusters": 1}, when={"dataset": "eurosat"}),
     Setting("clip/dvp", _DVP, values={"clusters": 2}, when={"dataset": "food101 ucf101"}),
     Setting("clip/rvp", _RVP, states="lr epoch batch_size descriptions mapping_lr"),
-    Setting("clip/blackvip", _BLACKVIP, states="lr epoch batch_size passes alpha draws encoder"),
+    Setting("clip/blackvip", OURS, states="passes alpha draws encoder momentum gamma c strength"),
+    Setting("clip/blackvip", _BLACKVIP, states="lr epoch batch_size passes alpha draws encoder", when=_VIT_B16),
     *(
         Setting(
             "clip/blackvip",
             _BLACKVIP,
             values=dict(zip(("momentum", "gamma", "c", "strength"), values, strict=True)),
-            when={"dataset": dataset},
+            when=_VIT_B16 | {"dataset": dataset},
         )
         for dataset, values in _COORDINATED.items()
     ),
-    Setting("clip/bar", _BLACKVIP, states="lr least_lr epoch batch_size passes image_size beta draws"),
-    Setting("clip/bar", _BLACKVIP, values={"lr": 5.0}, when={"dataset": "flowers102 food101 dtd svhn"}),
+    Setting("clip/bar", OURS, states="least_lr passes image_size beta draws"),
+    Setting(
+        "clip/bar",
+        _BLACKVIP,
+        states="lr least_lr epoch batch_size passes image_size beta draws",
+        when=_VIT_B16,
+    ),
+    Setting("clip/bar", _BLACKVIP, values={"lr": 5.0}, when=_VIT_B16 | {"dataset": "flowers102 food101 dtd svhn"}),
     Setting(
         "clip/bar",
         _BLACKVIP,
         values={"lr": 5.0, "least_lr": 0.01},
-        when={"dataset": "sun397 eurosat resisc45 ucf101"},
+        when=_VIT_B16 | {"dataset": "sun397 eurosat resisc45 ucf101"},
     ),
-    Setting("clip/blackvip clip/bar", _BLACKVIP, values={"epoch": 125}, when={"dataset": "stanfordcars"}),
-    Setting("clip/blackvip clip/bar", _BLACKVIP, values={"epoch": 50}, when={"dataset": "sun397"}),
-    Setting(
-        "clip/vp",
-        _BLACKVIP,
-        states="momentum alpha gamma c draws",
-        values={"lr": 10.0, "epoch": 250, "passes": 20, "batch_size": 128},
-        when={"black_box": "True"},
+    Setting("clip/blackvip clip/bar", _BLACKVIP, values={"epoch": 125}, when=_VIT_B16 | {"dataset": "stanfordcars"}),
+    Setting("clip/blackvip clip/bar", _BLACKVIP, values={"epoch": 50}, when=_VIT_B16 | {"dataset": "sun397"}),
+    # the rate of training by gradients is none for it on any CLIP
+    Setting("clip/vp", OURS, states=_SPSA, values=_VP_ASKED, when={"black_box": "True"}),
+    Setting("clip/vp", _BLACKVIP, states=_SPSA, values=_VP_ASKED, when=_VIT_B16 | {"black_box": "True"}),
+    *(
+        Setting("clip/vp", _BLACKVIP, values=values, when=_VIT_B16 | {"black_box": "True", "dataset": datasets})
+        for datasets, values in {
+            "caltech101 sun397 clevr ucf101": {"lr": 20.0},
+            "oxfordpets flowers102 eurosat": {"c": 0.005},
+            "stanfordcars": {"momentum": 0.5},
+            "dtd svhn clevr": {"momentum": 0.9},
+        }.items()
     ),
-    Setting(
-        "clip/vp",
-        _BLACKVIP,
-        values={"lr": 20.0},
-        when={"black_box": "True", "dataset": "caltech101 sun397 clevr ucf101"},
-    ),
-    Setting(
-        "clip/vp",
-        _BLACKVIP,
-        values={"c": 0.005},
-        when={"black_box": "True", "dataset": "oxfordpets flowers102 eurosat"},
-    ),
-    Setting("clip/vp", _BLACKVIP, values={"momentum": 0.5}, when={"black_box": "True", "dataset": "stanfordcars"}),
-    Setting("clip/vp", _BLACKVIP, values={"momentum": 0.9}, when={"black_box": "True", "dataset": "dtd svhn clevr"}),
     # they learn from differences of losses, which half precision rounds away: 51 % on EuroSAT instead of 71 %
     Setting("clip/vp", _BLACKVIP, values={"precision": "float32"}, when={"black_box": "True"}),
     Setting("clip/bar", _BLACKVIP, values={"precision": "float32"}),
