@@ -545,7 +545,7 @@ def test_a_checkpoint_knows_its_weights(run_script, words, tmp_path):
 def test_a_class_name_may_be_anything(run_script, tiny_clip, small):
     for part in ("train", "val", "test"):
         (small / part / "ant").rename(small / part / "a {} $x^$ %s")
-    flags = (*sum(tiny_clip.items(), ()), "--dataset", "small", "--template", r"b $\x$ {}", "--warmup", "0")
+    flags = (*sum(tiny_clip.items(), ()), "--dataset", "small", "--template", r"b $\x$ {}")
     result = run_script("experiments/clip/vp", *flags, "--epoch", 1)
     assert r"b $\x$ a {} $x^$ %s" in result["mapping"].values()
 

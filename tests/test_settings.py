@@ -346,10 +346,13 @@ def test_a_warm_up_longer_than_the_training_is_refused(script, words, run_script
     assert_refused(found, run_script, script, *words(script), *TABLE[script][0], "--epoch", "2", "--warmup", "3")
 
 
-def test_vps_warm_up_counts_steps(words, run_script, monkeypatch):
-    """4 epochs of 3 steps are 12."""
+def test_vps_warm_up_counts_steps(words, run_script, monkeypatch, capsys):
+    """4 epochs of 3 steps are 12. The default, 1000, is told and not refused."""
     script = "experiments/clip/vp"
     arguments_of_fit(script, ("--warmup", "12"), words, monkeypatch)
+    assert "--warmup" not in capsys.readouterr().out
+    arguments_of_fit(script, (), words, monkeypatch)
+    assert "--warmup 1000: the learning rate rises for so many steps. The training has 12" in capsys.readouterr().out
     found = r"--warmup 13(.|\n)*has 12 steps(.|\n)*--warmup 1\."
     assert_refused(found, run_script, script, *words(script), "--epoch", "4", "--warmup", "13")
 

@@ -64,7 +64,7 @@ def train(args, run):
     else:
         optimizer = torch.optim.SGD(prompt.parameters(), lr=args.lr, momentum=0.9, fused=True)
         steps = args.epoch * len(data.train)
-        check_warmup(args.warmup, steps, "steps")
+        check_warmup(args.warmup, steps, "steps", typed="warmup" in parser.typed)
         scheduler = cosine_schedule(optimizer, steps, args.warmup)
     return run.fit(model, data, optimizer, scheduler, schedule_steps=True)
 

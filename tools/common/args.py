@@ -130,12 +130,19 @@ def add_warmup_flag(parser: Parser) -> None:
     parser.checks.append(lambda args: check_warmup(args.warmup, args.epoch, "epochs"))
 
 
-def check_warmup(warmup: int, length: int, unit: str) -> None:
-    """Refuses (a UserError) a warm-up that the training of `length` steps or epochs does not finish."""
+def check_warmup(warmup: int, length: int, unit: str, typed: bool = True) -> None:
+    """Refuses (a UserError) a warm-up that the training of `length` steps or epochs does not finish.
+
+    Args:
+        typed: whether the user typed --warmup. The default is not refused: a line tells it, so a short trial runs.
+    """
     if warmup > length:
         asked = f"--warmup {warmup}: the learning rate rises for so many {unit}."
         found = f"The training has {length} {unit}, all of them with a lower rate than --lr."
-        raise UserError(asked, found, f"Type a larger --epoch, or for example --warmup {length // 10}.")
+        hint = f"Type a larger --epoch, or for example --warmup {length // 10}."
+        if typed:
+            raise UserError(asked, found, hint)
+        print(asked, found, hint)
 
 
 def check_cuda_graph(args: argparse.Namespace) -> None:
