@@ -234,6 +234,12 @@ def test_runs_of_one_name_that_are_not_one_experiment(receipt, table):
     assert "- Averaged over several values of a flag: ILM-VP on svhn (precision)." in rest
 
 
+def test_a_network_without_a_run_of_what_is_asked_has_no_table(receipt, table):
+    receipt("cnn/ilm_vp", "dtd")
+    receipt("cnn/flm_vp", "dtd", network="resnet50")
+    assert list(table("--methods", "cnn/ilm_vp", "--datasets", "dtd")[0]) == [RESNET]
+
+
 def test_what_black_boxes_were_asked_is_a_note(receipt, table):
     receipt("cnn/bar", seed=7, result={"calls": 4998, "images_asked": 60000})
     receipt("cnn/bar", seed=8, result={"calls": 5000, "images_asked": 59000})

@@ -59,8 +59,8 @@ def main(argv: list[str] | None = None) -> str:
         text = "".join(f"{line}\n" for runs in groups for line in missing(runs, args))
     else:
         tables = [build_table(runs, args) for runs in groups]
-        notes += [f"{table.network}: {note}" for table in tables if not table.columns for note in table.notes]
-        tables = [table for table in tables if table.columns]
+        notes += [f"{table.network}: {note}" for table in tables if table.runs.empty for note in table.notes]
+        tables = [table for table in tables if not table.runs.empty]
         if not tables:
             found = " ".join(notes)
             raise UserError("Finished runs are needed for a table.", found, "See what to type with --missing.")
