@@ -1,4 +1,4 @@
-"""docs/results.md: its tables are what its commands print from docs/receipts.csv."""
+"""docs/results.md and docs/black_box.md: their tables are what their commands print from docs/receipts.csv."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 from tiny import ROOT
 
-PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+PAGE = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("results.md", "black_box.md"))
 RECEIPTS = ROOT / "docs" / "receipts.csv"
 COMMAND = r"^python tools/results_table.py docs/receipts.csv (--.*)\n```\n(?:\n.*)?\n*.*prints\n\n```\n((?:.*\n)*?)```$"
 PRINTED = re.findall(COMMAND, PAGE, re.MULTILINE)
